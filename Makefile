@@ -1,0 +1,126 @@
+# Needs Python 3.11 or newer, git and make. Everything else goes into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Empty: PyPI's torch, which for Linux carries CUDA (4.5 GB). cpu: the small build; a .venv made
+# with it keeps it until told otherwise (make TORCH_BACKEND= setup).
+TORCH_BACKEND ?= $(if $(wildcard .venv/.packages-cpu),cpu)
+
+ifneq ($(filter-out cpu,$(TORCH_BACKEND)),)
+$(error TORCH_BACKEND is "$(TORCH_BACKEND)": leave it empty, or set it to cpu)
+endif
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+PYPROJECTS := pyproject.toml plugins/fl-core-mlp/pyproject.toml plugins/fl-core-xgboost/pyproject.toml
+PACKAGES := .venv/.packages-$(or $(TORCH_BACKEND),default)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# test runs its parts in the order given, so that pytest's verdict is the last line.
+.NOTPARALLEL:
+.PHONY: help setup demo test lint test-install lock quality bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.ready ## .venv with everything in it; instant when nothing changed
+
+demo: setup ## the heart-disease example, with both models
+	$(BIN)/fl run examples/heart-disease-mlp.yaml
+	$(BIN)/fl run examples/heart-disease-xgboost.yaml
+
+test: setup lint test-install ## lint, types, import rules, a plain pip install, every test
+	@$(BIN)/pytest -n 2
+
+lint: setup ## ruff, basedpyright, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+
+quality: setup ## the accuracy figures, over the seeds: benchmarks/results
+	$(BIN)/python -m benchmarks.quality
+
+bench: setup ## the performance figures, beside stock FedML
+	$(BIN)/python -m benchmarks.bench
+
+clean: ## removes what make made, not runs/
+	rm -rf .venv build plugins/*/build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name '*.egg-info' -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# --- setup: each stamp lies in .venv and so goes with it ---
+
+.venv/.uv: requirements/bootstrap.txt
+	@test -n "$(PYTHON)" || { echo "No python3 on PATH: install Python 3.11 or newer." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "$(PYTHON) is Python %d.%d; 3.11 or newer is needed: make PYTHON=/path/to/it" % sys.version_info[:2])'
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# The index of the CPU builds keeps files of its own, so the lock's hashes cannot cover torch there.
+$(PACKAGES): requirements/lock.txt .venv/.uv
+	@rm -f .venv/.packages-*
+ifeq ($(TORCH_BACKEND),cpu)
+	awk '/^[a-z]/ { keep = !/^(torch|triton|nvidia-[^=]*|cuda-[^=]*)==/ } keep' $< > .venv/lock-cpu.txt
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes .venv/lock-cpu.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --torch-backend cpu \
+	  "$$(grep -o '^torch==[^ ;]*' $<)"
+else
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes $<
+endif
+	@touch $@
+
+.venv/.ready: $(PACKAGES) $(PYPROJECTS)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+	  -e . -e plugins/fl-core-mlp -e plugins/fl-core-xgboost
+	@touch $@
+
+# --- a plain pip install into an empty environment, as a user without this Makefile does it ---
+# From a copy, because setuptools builds inside the source tree and picks up what it left there.
+
+TRIAL := build/install
+TRIAL_SPEC := examples/heart-disease-mlp.yaml
+
+test-install: setup ## pip install '.[fedml]' ./plugins/fl-core-mlp into an empty environment, and a run there
+	@set -eu; \
+	deps=$$({ sed '/^\[tool\.ruff\]/,$$d' pyproject.toml; cat plugins/fl-core-mlp/pyproject.toml; } \
+	  | sha256sum); \
+	all="$$deps $$(find fl_core plugins/fl-core-mlp/fl_core_mlp $(TRIAL_SPEC) -type f \
+	  ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum)"; \
+	if [ "$$all" = "$$(cat $(TRIAL)/passed 2>/dev/null)" ]; then \
+	  echo "test-install: unchanged since it passed"; exit 0; \
+	fi; \
+	mkdir -p $(TRIAL); rm -rf $(TRIAL)/src $(TRIAL)/work $(TRIAL)/passed; \
+	mkdir -p $(TRIAL)/src/plugins $(TRIAL)/work; \
+	cp -R pyproject.toml README.md fl_core $(TRIAL)/src; \
+	cp -R plugins/fl-core-mlp $(TRIAL)/src/plugins; \
+	pip="$(CURDIR)/$(TRIAL)/venv/bin/python -m pip --disable-pip-version-check --no-input"; \
+	if [ "$$deps" = "$$(cat $(TRIAL)/deps 2>/dev/null)" ]; then \
+	  echo "test-install: only the code changed"; \
+	  (cd $(TRIAL)/src && $$pip install --quiet --no-deps --force-reinstall --no-build-isolation \
+	    . ./plugins/fl-core-mlp); \
+	else \
+	  echo "test-install: pip install '.[fedml]' ./plugins/fl-core-mlp"; \
+	  rm -rf $(TRIAL)/venv $(TRIAL)/deps; \
+	  "$(PYTHON)" -m venv $(TRIAL)/venv; \
+	  (cd $(TRIAL)/src && $$pip install --quiet '.[fedml]' ./plugins/fl-core-mlp); \
+	  $$pip check; \
+	  echo "$$deps" > $(TRIAL)/deps; \
+	fi; \
+	cd $(TRIAL)/work; \
+	../venv/bin/fl plugins --json; \
+	../venv/bin/fl run "$(CURDIR)/$(TRIAL_SPEC)" --set rounds=2; \
+	echo "$$all" > ../passed
+
+# --- locks: make lock keeps the pins that still fit, make lock UPGRADE=1 takes the newest ---
+
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate $(if $(UPGRADE),--upgrade)
+
+lock: .venv/.uv ## requirements/*.txt anew from the pyprojects and *.in; UPGRADE=1 for the newest versions
+	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) $(PYPROJECTS) requirements/dev.in --extra fedml \
+	  --overrides requirements/overrides.txt --excludes requirements/excludes.txt \
+	  -o requirements/lock.txt
