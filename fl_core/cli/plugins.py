@@ -1,0 +1,59 @@
+"""``fl plugins`` and ``fl datasets``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from fl_core import plugins as plugin_loader
+from fl_core.cli.console import console, table
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def plugins(as_json: bool) -> None:
+    """List plugins: what is installed, and what it offers.
+
+    FL_PLUGINS (a comma-separated list of distributions) restricts which are loaded.
+    """
+    loaded = plugin_loader.load().plugins
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(plugin) for plugin in loaded], indent=2))
+        return
+    rows = table("plugin", "distribution", "version", "models", "strategies", "datasets")
+    for plugin in loaded:
+        offers = (plugin.models, plugin.strategies, plugin.datasets)
+        listed = (", ".join(names) for names in offers)
+        rows.add_row(plugin.name, plugin.distribution, plugin.version, *listed)
+    console().print(rows)
+    for plugin in loaded:
+        if plugin.error:
+            click.echo(f"{plugin.name} ({plugin.distribution}) failed: {plugin.error}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def datasets(as_json: bool) -> None:
+    """List datasets, their silos and parameters."""
+    loaded = plugin_loader.load()
+    known = [
+        {
+            "name": name,
+            "description": kind.description,
+            "silos": list(kind.silos),
+            "params": kind.Params.model_json_schema().get("properties", {}),
+            "distribution": loaded.owner("datasets", name).distribution,
+        }
+        for name, kind in sorted(loaded.datasets.items())
+    ]
+    if as_json:
+        click.echo(json.dumps(known, indent=2))
+        return
+    for dataset in known:
+        click.echo(f"{click.style(dataset['name'], bold=True)}: {dataset['description']}")
+        silos = ", ".join(dataset["silos"]) or "any names, each with a path: {name: ..., data: ...}"
+        click.echo(f"  silos: {silos}")
+        for name, field in dataset["params"].items():
+            click.echo(f"  {name}: {field.get('description', '')}")

@@ -1,0 +1,153 @@
+"""What ``fl run`` shows: a live table, plain lines without a terminal, or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fl_core import runs
+from fl_core.cli.console import console, table
+from fl_core.runs import Run
+from fl_core.spec import RunSpec
+from fl_core.tracking import local as names
+
+OnEvent = Callable[[dict[str, Any]], None]
+FINAL_COLUMNS = (
+    (names.TRAINING_LOSS, "training loss"),
+    (names.VALIDATION_AUC, "validation AUC"),
+    (names.TEST_AUC, "test AUC"),
+    (names.TEST_ACCURACY, "test accuracy"),
+    (names.TEST_LOSS, "test loss"),
+)
+
+
+@contextmanager
+def progress(spec: RunSpec, run_id: str, as_json: bool) -> Iterator[OnEvent]:
+    """Gives what takes a run's events, and shows them until the end of the block."""
+    output = console()
+    if as_json:
+        yield lambda event: click.echo(json.dumps({"run": run_id, **event}))
+    elif not output.is_terminal:
+        yield _Lines(spec, run_id).on_event
+    else:
+        live = _LiveTable(spec, run_id)
+        with Live(live, console=output, refresh_per_second=10):
+            yield live.on_event
+
+
+def _title(spec: RunSpec, run_id: str) -> str:
+    silos = f"{len(spec.silos)} silo{'s' if len(spec.silos) > 1 else ''}"
+    return f"{run_id}: {spec.model.name}, {spec.strategy.name}, {silos}, {spec.rounds} rounds"
+
+
+class _Lines:
+    """One line a round."""
+
+    def __init__(self, spec: RunSpec, run_id: str) -> None:
+        self._spec = spec
+        click.echo(_title(spec, run_id))
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Print what a reader of a log wants to know."""
+        match event["event"]:
+            case "rows":
+                for silo, rows in sorted(event["rows"].items()):
+                    listed = ", ".join(f"{number} {part}" for part, number in rows.items())
+                    click.echo(f"silo {silo}: {listed} rows")
+            case "scored":
+                width = len(str(self._spec.rounds))
+                figures = "  ".join(f"{n} {_shown(v)}" for n, v in event["figures"].items())
+                click.echo(f"round {event['round']:>{width}}/{self._spec.rounds}  {figures}")
+            case "left":
+                click.echo(f"silo {event['silo']} left: {event['reason']}")
+
+
+class _LiveTable:
+    """A row a silo, a bar for the rounds, and the pooled figures."""
+
+    def __init__(self, spec: RunSpec, run_id: str) -> None:
+        self._title = _title(spec, run_id)
+        self._silos: dict[str, dict[str, Any]] = {
+            silo: {"state": "starting", "loss": None, "rows": None} for silo in spec.silo_names
+        }
+        self._figures: dict[str, float | None] = {}
+        self._bar = Progress(
+            TextColumn("round"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        self._task = self._bar.add_task("rounds", total=spec.rounds)
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Take in an event; the table is drawn on its own clock."""
+        row = self._silos.get(event.get("silo", ""), {})
+        match event["event"]:
+            case "joined":
+                row["state"] = "ready"
+            case "left":
+                row["state"] = "away"
+            case "ended" | "failed" if event["role"].startswith("silo "):
+                silo = event["role"].removeprefix("silo ")
+                self._silos[silo]["state"] = {"ended": "done"}.get(event["event"], "failed")
+            case "sent":
+                row["state"] = "training" if event["fit"] else "scoring"
+            case "updated":
+                row |= {"state": "sent", "loss": event["loss"]}
+            case "rows":
+                for silo, rows in event["rows"].items():
+                    self._silos[silo]["rows"] = rows["train"]
+            case "scored":
+                self._figures = event["figures"]
+                self._bar.update(self._task, completed=event["round"])
+
+    def __rich__(self) -> RenderableType:
+        silos = table("silo", "state", "training rows", "training loss", right=2)
+        for silo, row in self._silos.items():
+            rows = "" if row["rows"] is None else str(row["rows"])
+            loss = "" if row["loss"] is None else _shown(row["loss"])
+            silos.add_row(silo, f"{row['state']:8}", rows, loss)
+        figures = "   ".join(f"{name} {_shown(value)}" for name, value in self._figures.items())
+        return Group(self._title, silos, self._bar, figures)
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def summary(run: Run, as_json: bool) -> None:
+    """The final figures and where everything is."""
+    report = run.folder / runs.REPORT_FILE
+    if as_json:
+        final = {"event": "completed", "run": run.manifest["id"], "folder": str(run.folder)}
+        click.echo(json.dumps({**final, "figures": final_figures(run)}))
+        return
+    click.echo()
+    print_figures(run)
+    click.echo(f"\n{run.manifest['seconds']:.1f} s; report: {report}")
+
+
+def final_figures(run: Run) -> dict[str, dict[str, float | None]]:
+    """The last value of each figure, by silo; the pooled ones under ``pooled``."""
+    figures: dict[str, dict[str, float | None]] = {}
+    for row in run.metrics():
+        figures.setdefault(row["silo"] or "pooled", {})[row["name"]] = row["value"]
+    pooled = figures.pop("pooled", {})
+    return {**dict(sorted(figures.items())), "pooled": pooled}
+
+
+def print_figures(run: Run) -> None:
+    """A table of the final figures: a row a silo, and the pooled ones."""
+    rows = table("", *(heading for _, heading in FINAL_COLUMNS), right=len(FINAL_COLUMNS))
+    for silo, figures in final_figures(run).items():
+        cells = [_shown(figures[name]) if name in figures else "" for name, _ in FINAL_COLUMNS]
+        rows.add_row(silo, *cells, style="bold" if silo == "pooled" else "")
+    console().print(rows)

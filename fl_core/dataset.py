@@ -1,0 +1,163 @@
+"""Schema, Table and the contract of a dataset.
+
+Vocabulary and bounds come from the schema, never from other silos' rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def canonical(cell: str | float | int) -> str:
+    """A cell's text, so that ``1``, ``1.0`` and ``"1"`` are one category."""
+    text = str(cell).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def _no_boolean(code: object) -> object:
+    if isinstance(code, bool):
+        raise ValueError("YAML reads an unquoted yes, no, on, off, true or false so: quote it")
+    return code
+
+
+Code = Annotated[str | int | float, BeforeValidator(_no_boolean)]
+"""A cell's value as a schema names it."""
+
+
+class Number(_Strict):
+    """A numeric column; one feature."""
+
+    kind: Literal["number"] = "number"
+    minimum: float | None = Field(None, description="smallest value that can be true")
+    maximum: float | None = Field(None, description="largest value that can be true")
+    missing: tuple[Code, ...] = Field(
+        default=(), description="codes that mean 'not known', beside blank"
+    )
+
+
+class Category(_Strict):
+    """A categorical column: one 0/1 feature for each value but the first, the reference."""
+
+    kind: Literal["category"]
+    values: tuple[Code, ...] = Field(min_length=2, description="the whole vocabulary")
+    missing: tuple[Code, ...] = Field(
+        default=(), description="codes that mean 'not known', beside blank"
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Category:
+        texts = [canonical(value) for value in self.values]
+        if len(set(texts)) != len(texts):
+            raise ValueError("values must be distinct")
+        return self
+
+
+class Label(_Strict):
+    """The column to predict, and which of its values are positive."""
+
+    column: str
+    negative: tuple[Code, ...] = Field(min_length=1)
+    positive: tuple[Code, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Label:
+        both = {canonical(v) for v in self.negative} & {canonical(v) for v in self.positive}
+        if both:
+            raise ValueError(f"{sorted(both)} stand in both negative and positive")
+        return self
+
+
+Column = Annotated[Number | Category, Field(discriminator="kind")]
+
+
+class Schema(_Strict):
+    """What a table's columns mean. Columns of a file that the schema does not name are ignored."""
+
+    columns: dict[str, Column] = Field(min_length=1)
+    label: Label
+    missing: Literal["drop", "impute"] = Field(
+        "drop",
+        description="rows with a missing feature: left out, or filled with the federated mean "
+        "(models that understand missing values get them as they are)",
+    )
+
+    @model_validator(mode="after")
+    def _label_is_no_feature(self) -> Schema:
+        if self.label.column in self.columns:
+            raise ValueError(f"label column {self.label.column!r} is also a feature")
+        return self
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the model's inputs, in order: a category's as ``column=value``."""
+        names: list[str] = []
+        for name, column in self.columns.items():
+            if isinstance(column, Category):
+                names += [f"{name}={canonical(value)}" for value in column.values[1:]]
+            else:
+                names.append(name)
+        return tuple(names)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one silo, or of one part of it."""
+
+    features: np.ndarray
+    """float64 of shape (n, d); NaN where a value is missing."""
+    labels: np.ndarray
+    """uint8 of shape (n,): 1 is positive."""
+    test: np.ndarray | None = None
+    """bool of shape (n,): the dataset's own test rows; None when the run's split decides."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, index: np.ndarray) -> Table:
+        """The rows that ``index`` (positions or a mask) selects."""
+        test = None if self.test is None else self.test[index]
+        return Table(self.features[index], self.labels[index], test)
+
+
+class DatasetParams(_Strict):
+    """Base of a dataset's parameters."""
+
+
+class Dataset(ABC):
+    """Where a silo's table comes from. Subclasses are registered with ``register_datasets``."""
+
+    name: ClassVar[str]
+    Params: ClassVar[type[DatasetParams]]
+    description: ClassVar[str] = ""
+    silos: ClassVar[tuple[str, ...]] = ()
+    """Silos that the dataset knows; empty when each silo of a run brings a path of its own."""
+
+    def __init__(self, params: DatasetParams, folder: Path) -> None:
+        """``folder`` is where relative paths start: the run file's."""
+        self.params = params
+        self.folder = folder
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """The schema; raises DataError when it cannot be read."""
+
+    @abstractmethod
+    def load(self, silo: str, data: str | None) -> Table:
+        """All usable rows of ``silo``; ``data`` is the path that the run file gives for it.
+
+        Raises DataError, naming file, line, column and value, for rows that break the schema.
+        """

@@ -1,0 +1,241 @@
+"""A whole federation on one machine: an aggregator process and a process for each silo."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from fl_core import report, role_process, runs
+from fl_core.errors import FlError, Interrupted, RoleError, StorageError, from_dict
+from fl_core.files import storing
+from fl_core.job import Job
+from fl_core.plugins import Plugins
+from fl_core.role import RoleConfig
+from fl_core.runs import Run
+from fl_core.transport.identity import Authority, Identity
+
+FEDERATION = "local"
+HOST = "127.0.0.1"
+LAST_WORDS_SECONDS = 2.0
+"""How long the other roles may go on after one has failed, so that the first cause is known."""
+TERMINATE_SECONDS = 5.0
+LONGEST_TEMPORARY_PATH = 60
+"""Bytes. The forking process listens on a socket there, whose path may have 107 in all."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class _Role:
+    name: str
+    process: ForkServerProcess
+    events: Connection
+    ended: bool = False
+    error: FlError | None = None
+
+
+def warm_up(preload: Sequence[str] = ()) -> None:
+    """Start the process that role processes are forked from; it imports FedML while we go on.
+
+    Every role would otherwise spend seconds importing the same modules. ``preload`` names more of
+    them. Numeric libraries get one thread a process: silos share the machine's cores, and a
+    result must not depend on how many there are.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY_PATH:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - a folder of our own is made in it
+    from multiprocessing import forkserver
+
+    context = _context()
+    context.set_forkserver_preload(
+        [*preload, "fl_core.roles.aggregator", "fl_core.roles.silo", "fl_core.role_process"]
+    )
+    forkserver.ensure_running()
+
+
+def run(
+    job: Job,
+    plugins: Plugins,
+    run_id: str,
+    folder: Path,
+    spec_folder: Path,
+    port: int,
+    on_event: OnEvent,
+) -> Run:
+    """Run a job to its end in ``folder``, which must not exist, and give the finished run.
+
+    ``on_event`` gets every role's events, in this process and thread. Raises the FlError that
+    ended the run; the folder then holds what there is, with the reason in its manifest.
+    """
+    authority = Authority(FEDERATION, valid=dt.timedelta(days=7))
+    identities = {silo: authority.silo(silo) for silo in job.spec.silo_names}
+    aggregator = authority.aggregator([HOST])
+    fingerprints = {"aggregator": aggregator.fingerprint} | {
+        silo: identity.fingerprint for silo, identity in identities.items()
+    }
+    manifest = runs.describe(run_id, job.spec, job.schema, plugins, fingerprints)
+    federation = _Federation(job, run_id, folder, spec_folder, on_event)
+    error: FlError | None = None
+    start = time.monotonic()
+    with _Interrupts() as interrupts:
+        runs.create(folder, manifest)
+        try:
+            federation.run(aggregator, identities, port)
+        except FlError as known:
+            error = known
+        except KeyboardInterrupt:
+            error = Interrupted("the run was interrupted", f"what there is stands in {folder}")
+        interrupts.ignore()
+        federation.stop()
+        manifest |= {"rows": federation.rows, "seconds": round(time.monotonic() - start, 3)}
+        try:
+            finished = Run(folder, runs.conclude(folder, manifest, error))
+            report.write(finished)
+        except StorageError as full:
+            raise error or full from full
+    if error is not None:
+        raise error
+    return finished
+
+
+class _Interrupts:
+    """Within the block, the first SIGINT or SIGTERM is a KeyboardInterrupt, others are ignored."""
+
+    _signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __enter__(self) -> _Interrupts:
+        self._before = [signal.signal(number, self._interrupt) for number in self._signals]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in zip(self._signals, self._before, strict=True):
+            signal.signal(number, handler)
+
+    def _interrupt(self, signum: int, frame: object) -> None:
+        self.ignore()
+        raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        """Ignore both from now on: what is left to do is short and must be whole."""
+        for number in self._signals:
+            signal.signal(number, signal.SIG_IGN)
+
+
+class _Federation:
+    """The role processes of one run."""
+
+    def __init__(
+        self, job: Job, run_id: str, folder: Path, spec_folder: Path, on_event: OnEvent
+    ) -> None:
+        self._job = job
+        self._run_id = run_id
+        self._folder = folder
+        self._spec_folder = spec_folder
+        self._on_event = on_event
+        self._context = _context()
+        self._roles: list[_Role] = []
+        self.rows: dict[str, Any] = {}
+
+    def run(self, aggregator: Identity, identities: dict[str, Identity], port: int) -> None:
+        """Start all roles and follow them to their end. Raises the first FlError."""
+        self._start(None, self._folder, aggregator, port)
+        for event in self._follow():
+            if event["event"] == "listening":
+                for silo, identity in identities.items():
+                    folder = self._folder / runs.SILOS_FOLDER / silo
+                    with storing(folder):
+                        folder.mkdir(parents=True)
+                    self._start(silo, folder, identity, event["port"])
+            elif event["event"] == "rows":
+                self.rows = event["rows"]
+            self._on_event(event)
+        errors = {role.name: role.error for role in self._roles if role.error is not None}
+        if errors:
+            raise _cause(errors)
+
+    def _start(self, silo: str | None, folder: Path, identity: Identity, port: int) -> None:
+        receiving, sending = self._context.Pipe(duplex=False)
+        config = RoleConfig(
+            self._run_id,
+            self._job.spec,
+            self._spec_folder,
+            folder,
+            FEDERATION,
+            identity,
+            HOST,
+            port,
+            silo,
+        )
+        process = self._context.Process(target=role_process.main, args=(config, sending))
+        process.start()
+        sending.close()
+        self._roles.append(_Role(config.name, process, receiving))
+
+    def _follow(self) -> Iterator[dict[str, Any]]:
+        """Events of all roles, until all have ended or one has failed."""
+        give_up: float | None = None
+        while open_roles := [role for role in self._roles if not role.ended]:
+            timeout = None if give_up is None else give_up - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                return
+            ready = wait([role.events for role in open_roles], timeout)
+            for role in open_roles:
+                if role.events in ready:
+                    yield from self._read(role)
+                if role.error is not None and give_up is None:
+                    give_up = time.monotonic() + LAST_WORDS_SECONDS
+
+    def _read(self, role: _Role) -> Iterator[dict[str, Any]]:
+        try:
+            event = json.loads(role.events.recv_bytes())
+        except EOFError:
+            role.ended = True
+            role.process.join(TERMINATE_SECONDS)
+            role.error = RoleError(
+                f"{role.name} ended without a word, exit code {role.process.exitcode}",
+                "out of memory, or killed from outside? its log is in the run folder",
+            )
+            return
+        if event["event"] == "failed":
+            role.ended, role.error = True, from_dict(event["error"])
+        elif event["event"] == "ended":
+            role.ended = True
+        yield {"role": role.name, **event}
+
+    def stop(self) -> None:
+        """End every process, and wait until all are gone."""
+        for role in self._roles:
+            if role.process.is_alive() and not (role.ended and role.error is None):
+                role.process.terminate()
+        for role in self._roles:
+            role.process.join(TERMINATE_SECONDS)
+            if role.process.is_alive():
+                role.process.kill()
+                role.process.join()
+            role.events.close()
+
+
+def _cause(errors: dict[str, FlError]) -> FlError:
+    """Of several roles' errors the one that the others follow from."""
+    own = [e for name, e in errors.items() if name != "aggregator" and e.exit_code not in (15, 16)]
+    silo = [error for name, error in errors.items() if name != "aggregator"]
+    aggregator = [error for name, error in errors.items() if name == "aggregator"]
+    if aggregator and aggregator[0].exit_code != RoleError.exit_code:
+        return aggregator[0]
+    return (own or silo or aggregator)[0]
+
+
+def _context() -> ForkServerContext:
+    return multiprocessing.get_context("forkserver")

@@ -1,0 +1,144 @@
+"""Federated evaluation: counts of scores by class in fixed bins, and what follows from them.
+
+The bins of several silos add up to the bins of their pooled rows, so the pooled AUC is exact but
+for pairs that share a bin, which count one half (the Mann-Whitney form of the AUC:
+Hanley & McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fl_core.errors import UpdateError
+from fl_core.state import State
+
+BINS = 1024
+HUGE = 1e30
+"""No loss, time or size is larger."""
+_CLIP = 1e-7
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value, or the reason why it has none."""
+
+    number: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one or several silos' scores come to. ``negative`` and ``positive``: int64 (BINS,)."""
+
+    negative: np.ndarray
+    positive: np.ndarray
+    correct: int
+    loss_sum: float
+
+    @classmethod
+    def of(cls, scores: np.ndarray, labels: np.ndarray) -> Scores:
+        """Count ``scores`` (n,) in [0, 1] against ``labels`` (n,) in {0, 1}."""
+        scores = np.asarray(scores, dtype=np.float64)
+        bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+        positive = labels.astype(bool)
+        clipped = np.clip(scores, _CLIP, 1 - _CLIP)
+        losses = -np.where(positive, np.log(clipped), np.log1p(-clipped))
+        return cls(
+            np.bincount(bins[~positive], minlength=BINS),
+            np.bincount(bins[positive], minlength=BINS),
+            int(((scores >= 0.5) == positive).sum()),
+            float(losses.sum()),
+        )
+
+    @classmethod
+    def pooled(cls, parts: Iterable[Scores]) -> Scores:
+        """The scores of all ``parts`` together, in the order given."""
+        negative = np.zeros(BINS, dtype=np.int64)
+        positive = np.zeros(BINS, dtype=np.int64)
+        correct, loss_sum = 0, 0.0
+        for part in parts:
+            negative = negative + part.negative
+            positive = positive + part.positive
+            correct += part.correct
+            loss_sum += part.loss_sum
+        return cls(negative, positive, correct, loss_sum)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(self.negative.sum() + self.positive.sum())
+
+    def auc(self) -> Value:
+        """Area under the ROC curve, or the reason why it is undefined."""
+        negatives, positives = int(self.negative.sum()), int(self.positive.sum())
+        if not negatives or not positives:
+            return Value(None, self._one_class())
+        below = np.cumsum(self.negative) - self.negative
+        wins = float((self.positive * (below + self.negative / 2)).sum())
+        return Value(wins / (negatives * positives))
+
+    def accuracy(self) -> Value:
+        """Share of rows on the right side of 0.5."""
+        return Value(self.correct / self.count) if self.count else Value(None, "no rows")
+
+    def loss(self) -> Value:
+        """Mean log loss."""
+        return Value(self.loss_sum / self.count) if self.count else Value(None, "no rows")
+
+    def _one_class(self) -> str:
+        if not self.count:
+            return "no rows"
+        return "one class only: no " + ("negative" if self.positive.sum() else "positive") + " row"
+
+    def as_state(self, prefix: str) -> State:
+        """The counts as arrays that can travel, their names starting with ``prefix``."""
+        return {
+            f"{prefix}.negative": self.negative.astype(np.int64),
+            f"{prefix}.positive": self.positive.astype(np.int64),
+            f"{prefix}.correct": np.array([self.correct], dtype=np.int64),
+            f"{prefix}.loss_sum": np.array([self.loss_sum], dtype=np.float64),
+        }
+
+    @classmethod
+    def from_state(cls, state: State, prefix: str, silo: str) -> Scores:
+        """The counts that ``silo`` sent. Raises UpdateError when they cannot be counts."""
+        shapes = {"negative": (BINS,), "positive": (BINS,), "correct": (1,), "loss_sum": (1,)}
+        for name, shape in shapes.items():
+            array = state.get(f"{prefix}.{name}")
+            kind = np.float64 if name == "loss_sum" else np.int64
+            if array is None or array.shape != shape or array.dtype != kind:
+                raise UpdateError(f"silo {silo!r} sent no valid {prefix}.{name}", "see its log")
+            if not np.isfinite(array).all() or (array < 0).any() or (array > 2**40).any():
+                raise UpdateError(f"silo {silo!r} sent impossible {prefix}.{name}", "see its log")
+        scores = cls(
+            state[f"{prefix}.negative"],
+            state[f"{prefix}.positive"],
+            int(state[f"{prefix}.correct"][0]),
+            float(state[f"{prefix}.loss_sum"][0]),
+        )
+        if scores.correct > scores.count:
+            raise UpdateError(f"silo {silo!r} sent more correct rows than rows", "see its log")
+        return scores
+
+
+def roc(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates, from (0, 0) to (1, 1); both classes must be present."""
+    negative = np.cumsum(scores.negative[::-1]) / scores.negative.sum()
+    positive = np.cumsum(scores.positive[::-1]) / scores.positive.sum()
+    return np.concatenate([[0.0], negative]), np.concatenate([[0.0], positive])
+
+
+def calibration(scores: Scores, groups: int = 10) -> list[tuple[float, float, int]]:
+    """Mean predicted risk, observed share of positives and rows, for each non-empty group."""
+    centres = (np.arange(BINS) + 0.5) / BINS
+    count = scores.negative + scores.positive
+    result = []
+    for group in np.array_split(np.arange(BINS), groups):
+        rows = int(count[group].sum())
+        if rows:
+            predicted = float((centres[group] * count[group]).sum() / rows)
+            result.append((predicted, float(scores.positive[group].sum() / rows), rows))
+    return result

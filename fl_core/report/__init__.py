@@ -1,0 +1,57 @@
+"""report.html: one self-contained page about a run.
+
+No script, no font, no image and no address outside the page; everything a run folder holds is
+taken as hostile text and escaped.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl_core.files import write_atomic
+from fl_core.report import sections
+from fl_core.report.figures import Figures
+from fl_core.runs import REPORT_FILE, Run
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def render(run: Run) -> str:
+    """The report of ``run``, whatever its status and however little it has left behind."""
+    figures = Figures.of(run)
+    scores = run.scores()
+    return _template().render(
+        head=sections.head(run, figures),
+        headline=sections.headline(run, figures),
+        curves=sections.curves(figures),
+        silos=sections.silo_table(run, figures),
+        rounds=sections.round_table(figures),
+        times=sections.times(run, figures),
+        final=sections.final_model(scores),
+        manifest=sections.manifest(run),
+    )
+
+
+def write(run: Run) -> Path:
+    """Write report.html into the run's folder, whole or not at all. Raises StorageError."""
+    path = run.folder / REPORT_FILE
+    write_atomic(path, render(run))
+    return path
+
+
+@cache
+def _template() -> Template:
+    # Not above: `fl` imports this module, and jinja2 is slow to import.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")

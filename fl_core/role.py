@@ -1,0 +1,39 @@
+"""What a role process is started with, and what it tells the process that started it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_core.spec import RunSpec
+from fl_core.transport.identity import Identity
+
+Tell = Callable[[dict[str, Any]], None]
+"""Takes one event: a JSON-able object whose ``event`` says what it is."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a silo may be without a stream before the run fails."""
+
+
+@dataclass(frozen=True)
+class RoleConfig:
+    """A role of one run. ``silo`` is None for the aggregator."""
+
+    run_id: str
+    spec: RunSpec
+    spec_folder: Path
+    """Where the run file's relative paths start."""
+    folder: Path
+    """The role's own folder: the run's for the aggregator, the silo's for a silo."""
+    federation: str
+    identity: Identity
+    host: str
+    port: int
+    silo: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``aggregator``, or ``silo NAME``."""
+        return "aggregator" if self.silo is None else f"silo {self.silo}"

@@ -1,0 +1,104 @@
+"""The body of a role process: set up, run the role, tell how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import traceback
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import setproctitle
+
+from fl_core import plugins as plugin_loader
+from fl_core.errors import FlError, Interrupted
+from fl_core.files import storing
+from fl_core.job import resolve
+from fl_core.role import RoleConfig
+from fl_core.spec import SpecSource
+
+_log = logging.getLogger("fl_core.role_process")
+
+
+def main(config: RoleConfig, events: Connection) -> None:
+    """Run the role that ``config`` describes; the process exits with the role's exit code.
+
+    The last event is ``ended``, or ``failed`` with the error.
+    """
+    # The terminal sends Ctrl-C to the whole group; what it means is for the starter to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminate)
+    setproctitle.setproctitle(f"fl {config.name} ({config.run_id})")
+    _leave_with_parent()
+    lock = threading.Lock()
+
+    def tell(event: dict[str, Any]) -> None:
+        with lock:
+            events.send_bytes(json.dumps(event).encode())
+
+    error: FlError | None = None
+    try:
+        _log_to_file(config)
+        _run(config, tell)
+    except FlError as known:
+        error = known
+    except Exception as unknown:  # noqa: BLE001 - the last resort of a process: nothing is lost
+        error = FlError(
+            f"{config.name}: {type(unknown).__name__}: {unknown}",
+            f"this is a bug of fl-core; its traceback is in {config.folder / 'log.txt'}",
+        )
+        _log.error("%s", "".join(traceback.format_exception(unknown)))
+    if error is None:
+        tell({"event": "ended"})
+        raise SystemExit(0)
+    _log.error("%s", "".join(traceback.format_exception(error)))
+    tell({"event": "failed", "error": error.as_dict()})
+    raise SystemExit(error.exit_code)
+
+
+def _run(config: RoleConfig, tell: Any) -> None:
+    plugins = plugin_loader.load()
+    source = SpecSource("run file", {})
+    job = resolve(config.spec, source, plugins, config.spec_folder)
+    role = "aggregator" if config.silo is None else "silo"
+    if config.silo is None:
+        from fl_core.roles.aggregator import run
+    else:
+        from fl_core.roles.silo import run
+    status = "failed"
+    plugins.call("before_run", run_id=config.run_id, spec=config.spec, role=role, silo=config.silo)
+    try:
+        run(config, job, plugins, tell)
+        status = "completed"
+    finally:
+        plugins.call("after_run", run_id=config.run_id, status=status, role=role, silo=config.silo)
+
+
+def _log_to_file(config: RoleConfig) -> None:
+    path = config.folder / "log.txt"
+    with storing(path):
+        handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("fl_core").setLevel(logging.INFO)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise Interrupted("stopped by a signal")
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one that started it is gone, however that died."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(Interrupted.exit_code)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

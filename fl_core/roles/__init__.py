@@ -1,0 +1,1 @@
+"""FedML's aggregator and silo roles on this project's transport. Only this folder imports fedml."""

@@ -1,0 +1,145 @@
+"""FedML's communication manager on this project's mTLS streams."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from fl_core import state as states
+from fl_core.roles.fedml import BaseCommunicationManager, Message, MyMessage
+from fl_core.transport import channel
+from fl_core.transport.frames import Frame
+
+READY = MyMessage.MSG_TYPE_CONNECTION_IS_READY
+ASK_SUMS = MyMessage.MSG_TYPE_S2C_INIT_CONFIG
+STATE = MyMessage.MSG_TYPE_S2C_SYNC_MODEL_TO_CLIENT
+FINISH = MyMessage.MSG_TYPE_S2C_FINISH
+UPDATE = MyMessage.MSG_TYPE_C2S_SEND_MODEL_TO_SERVER
+SUMS = MyMessage.MSG_TYPE_C2S_SEND_STATS_TO_SERVER
+STATUS = MyMessage.MSG_TYPE_C2S_CLIENT_STATUS
+SCORES = 101
+"""A silo's scores of a state. Not a FedML type."""
+LEFT = 201
+TICK = 202
+"""Told by the manager to its own role; never taken from a stream."""
+
+ARRAYS = MyMessage.MSG_ARG_KEY_MODEL_PARAMS
+ROUND = "round"
+BYTES = "bytes"
+"""Size of the state as it travelled."""
+_ENVELOPE = {Message.MSG_ARG_KEY_TYPE, Message.MSG_ARG_KEY_SENDER, Message.MSG_ARG_KEY_RECEIVER}
+_NOT_META = _ENVELOPE | {ARRAYS, ROUND}
+
+
+def message(kind: int, sender: int, receiver: int, **params: Any) -> Message:
+    """A FedML message with ``params``; ranks say who sends and who receives."""
+    built = Message(kind, sender, receiver)  # pyright: ignore[reportArgumentType] - FedML's are int
+    for name, value in params.items():
+        built.add_params(name, value)
+    return built
+
+
+class Endpoint(Protocol):
+    """The role's end of its streams."""
+
+    def send(self, peer: str, frame: Frame) -> None:
+        """Queue a frame for ``peer``."""
+        ...
+
+    def stop(self) -> None:
+        """Send what is queued and close."""
+        ...
+
+
+class Observer(Protocol):
+    """FedML's name for a role that takes messages."""
+
+    def receive_message(self, msg_type: int, msg_params: Message) -> None:
+        """Handle one message."""
+        ...
+
+
+class Communication(BaseCommunicationManager):
+    """Delivers frames as FedML messages, one at a time, in the thread that calls the loop.
+
+    The sender of a message is the rank that belongs to the stream's certificate. Message kinds
+    that are not in ``accepts`` end the stream's part in the run: they come as LEFT, refused.
+    """
+
+    def __init__(
+        self,
+        ranks: Mapping[str, int],
+        accepts: frozenset[int],
+        max_state_bytes: int,
+        wait: Callable[[], float | None],
+    ) -> None:
+        """``wait``: seconds until a TICK is wanted, or None."""
+        self.inbox: queue.SimpleQueue[channel.Event] = queue.SimpleQueue()
+        self.endpoint: Endpoint | None = None
+        self._ranks = ranks
+        self._names = {rank: name for name, rank in ranks.items()}
+        self._accepts = accepts
+        self._max_state_bytes = max_state_bytes
+        self._wait = wait
+        self._observers: list[Observer] = []
+        self._running = True
+
+    def add_observer(self, observer: Observer) -> None:
+        """Deliver messages to ``observer`` as well."""
+        self._observers.append(observer)
+
+    def remove_observer(self, observer: Observer) -> None:
+        """Deliver no more messages to ``observer``."""
+        self._observers.remove(observer)
+
+    def send_message(self, msg: Message) -> None:
+        """Send a message whose arrays are a state, or a state that is encoded already."""
+        params = msg.get_params()
+        arrays = params.get(ARRAYS, b"")
+        encoded = arrays if isinstance(arrays, bytes) else states.encode(arrays)
+        meta = {key: value for key, value in params.items() if key not in _NOT_META}
+        frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded)
+        assert self.endpoint is not None
+        self.endpoint.send(self._names[int(msg.get_receiver_id())], frame)
+
+    def handle_receive_message(self) -> None:
+        """Deliver messages until :meth:`stop_receive_message`."""
+        while self._running:
+            wait = self._wait()
+            try:
+                event = self.inbox.get(timeout=None if wait is None else max(wait, 0.0))
+            except queue.Empty:
+                self._deliver(TICK, 0, {})
+                continue
+            self._dispatch(event)
+
+    def stop_receive_message(self) -> None:
+        """End the loop once the message in hand is handled, and the streams."""
+        self._running = False
+        if self.endpoint is not None:
+            self.endpoint.stop()
+
+    def _dispatch(self, event: channel.Event) -> None:
+        rank = self._ranks[event.peer]
+        if isinstance(event, channel.Joined):
+            self._deliver(READY, rank, {})
+        elif isinstance(event, channel.Left):
+            self._deliver(LEFT, rank, {"reason": event.reason, "refused": event.refused})
+        elif event.frame.kind not in self._accepts:
+            reason = f"message of unknown kind {event.frame.kind}"
+            self._deliver(LEFT, rank, {"reason": reason, "refused": True})
+        else:
+            frame = event.frame
+            params = {key: v for key, v in frame.meta.items() if key not in _ENVELOPE}
+            params |= {ROUND: frame.round, BYTES: len(frame.state), ARRAYS: frame.state}
+            self._deliver(frame.kind, rank, params)
+
+    def _deliver(self, kind: int, sender: int, params: dict[str, Any]) -> None:
+        delivered = message(kind, sender, sender, **params)
+        for observer in tuple(self._observers):
+            observer.receive_message(kind, delivered)
+
+    def arrays(self, received: Message) -> states.State:
+        """The message's arrays, decoded. Raises UpdateError when they are not a state."""
+        return states.decode(received.get_params()[ARRAYS], self._max_state_bytes)

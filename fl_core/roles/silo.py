@@ -1,0 +1,223 @@
+"""The silo: FedML's client, training and scoring on its own table."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from fl_core import state as states
+from fl_core.errors import FlError, TransportError, UpdateError
+from fl_core.job import Job
+from fl_core.metrics import Scores
+from fl_core.model import FitContext, Update
+from fl_core.plugins import Plugins, blamed
+from fl_core.preprocessing import Moments, Parts, Scaling
+from fl_core.role import PATIENCE_SECONDS, RoleConfig, Tell
+from fl_core.roles import communication as wire
+from fl_core.roles.communication import Communication
+from fl_core.roles.fedml import ClientMasterManager, Message, arguments
+from fl_core.seeding import derive
+from fl_core.transport.client import AGGREGATOR, Client
+from fl_core.transport.frames import Frame
+
+_log = logging.getLogger(__name__)
+FAILED = "FAILED"
+SCALING = "scaling/"
+MODEL = "model/"
+
+
+class _Dialled:
+    """The silo's endpoint: one stream, to the aggregator."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def send(self, peer: str, frame: Frame) -> None:
+        self._client.send(frame)
+
+    def stop(self) -> None:
+        self._client.stop()
+
+
+class Silo(ClientMasterManager):
+    """Answers the aggregator's messages until it says that the run is over."""
+
+    def __init__(self, config: RoleConfig, job: Job, parts: Parts, plugins: Plugins) -> None:
+        assert config.silo is not None
+        self._config = config
+        self._silo = config.silo
+        self._model = f"silo {config.silo!r}: model {config.spec.model.name!r}"
+        self._job = job
+        self._parts = parts
+        self._scaled: Parts | None = None
+        self._plugins = plugins
+        self._last_update: tuple[int, dict[str, Any]] | None = None
+        self.finished = False
+        names = config.spec.silo_names
+        rank = names.index(config.silo) + 1
+        args = arguments(config.run_id, rank, len(names), config.spec.rounds)
+        super().__init__(args, None, rank=rank, size=len(names) + 1, backend="fl_core")
+
+    def _init_manager(self) -> None:
+        limit = self._config.spec.max_state_bytes
+        self.com_manager = Communication(
+            {AGGREGATOR: 0},
+            frozenset({wire.ASK_SUMS, wire.STATE, wire.FINISH}),
+            limit,
+            wait=lambda: None,
+        )
+        self.com_manager.add_observer(self)
+        client = Client(
+            self._config.identity,
+            self._config.federation,
+            self._config.run_id,
+            limit,
+            self.com_manager.inbox.put,
+            PATIENCE_SECONDS,
+        )
+        self.com_manager.endpoint = _Dialled(client)
+        client.start(self._config.host, self._config.port)
+
+    def register_message_receive_handlers(self) -> None:
+        """FedML's own messages, and that the stream has ended."""
+        super().register_message_receive_handlers()
+        self.register_message_receive_handler(wire.LEFT, self._left)
+
+    def handle_message_connection_ready(self, msg_params: Message) -> None:
+        """Say that the silo is there, also after a lost stream."""
+        self.send_client_status(0)
+
+    def _left(self, message: Message) -> None:
+        if message.get("refused"):
+            raise TransportError(
+                f"silo {self._silo!r} has no stream to the aggregator: {message.get('reason')}",
+                "check the address, that the aggregator runs, and the silo's certificate",
+            )
+
+    def handle_message_init(self, msg_params: Message) -> None:
+        """Answer with the sums of the training rows' features, and the numbers of rows."""
+        sums = Moments.of(self._parts.train).as_state()
+        self._answer(wire.SUMS, **{wire.ARRAYS: sums, "rows": self._parts.counts})
+
+    def handle_message_receive_model_from_server(self, msg_params: Message) -> None:
+        """Score the state, then train on it, as the message asks."""
+        params = msg_params.get_params()
+        round = params[wire.ROUND]
+        arrays = self.com_manager.arrays(msg_params)
+        scaling = {n.removeprefix(SCALING): a for n, a in arrays.items() if n.startswith(SCALING)}
+        state = {n.removeprefix(MODEL): a for n, a in arrays.items() if n.startswith(MODEL)}
+        if scaling:
+            self._scale(Scaling.from_state(scaling))
+        if self._scaled is None:
+            raise TransportError("the aggregator sent a state before the scaling", "see its log")
+        if round > 1:
+            self._score(state, round - 1, self._scaled)
+        if params.get("fit"):
+            self._train(state, round, self._scaled, params.get("options") or {})
+
+    def _scale(self, scaling: Scaling) -> None:
+        keep = self._job.model.accepts_missing
+        parts = self._parts
+        self._scaled = Parts(
+            scaling.apply(parts.train, keep),
+            scaling.apply(parts.validation, keep),
+            scaling.apply(parts.test, keep),
+        )
+
+    def _score(self, state: states.State, round: int, parts: Parts) -> None:
+        start = time.perf_counter()
+        arrays: states.State = {}
+        for name, table in (("validation", parts.validation), ("test", parts.test)):
+            with blamed(f"{self._model} in predict, round {round},"):
+                scores = np.asarray(self._job.model.predict(state, table))
+            if scores.shape != (len(table),) or not ((scores >= 0) & (scores <= 1)).all():
+                raise UpdateError(
+                    f"{self._model}, round {round}: predicted {scores.dtype}{list(scores.shape)} "
+                    f"for {len(table)} rows, not that many numbers from 0 to 1",
+                    "predict must give a probability for each row, none of them NaN",
+                )
+            arrays |= Scores.of(scores, table.labels).as_state(name)
+        seconds = time.perf_counter() - start
+        self._answer(wire.SCORES, **{wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds})
+
+    def _train(
+        self, state: states.State, round: int, parts: Parts, options: dict[str, float]
+    ) -> None:
+        if self._last_update is None or self._last_update[0] != round:
+            self._last_update = (round, self._fit(state, round, parts, options))
+        self._answer(wire.UPDATE, **self._last_update[1])
+
+    def _fit(
+        self, state: states.State, round: int, parts: Parts, options: dict[str, float]
+    ) -> dict[str, Any]:
+        seed = derive(self._config.spec.seed, "fit", self._silo, round)
+        context = FitContext(round, self._silo, seed, options)
+        run_id = self._config.run_id
+        self._plugins.call("before_fit", run_id=run_id, context=context, rows=len(parts.train))
+        start = time.perf_counter()
+        with blamed(f"{self._model} in fit, round {round},"):
+            update = self._job.model.fit(state, parts.train, context)
+        seconds = time.perf_counter() - start
+        encoded = self._checked(update, round)
+        self._plugins.call("after_fit", run_id=run_id, context=context, update=update)
+        return {
+            wire.ROUND: round,
+            wire.ARRAYS: encoded,
+            "weight": int(update.weight),
+            "loss": float(update.metrics["loss"]),
+            "seconds": seconds,
+        }
+
+    def _checked(self, update: Update, round: int) -> bytes:
+        """The update's arrays, encoded, if it may be sent. Raises UpdateError."""
+        what = f"{self._model}, round {round}"
+        states.check_finite(update.state, what)
+        if not np.isfinite(update.metrics.get("loss", np.nan)):
+            raise UpdateError(
+                f"{what}: training loss is {update.metrics.get('loss')}",
+                "lower the learning rate, or look for missing values in the silo's data",
+            )
+        if not (isinstance(update.weight, int) and update.weight >= 1):
+            raise UpdateError(f"{what}: weight is {update.weight!r}", "give the number of rows")
+        encoded = states.encode(update.state)
+        limit = self._config.spec.max_state_bytes
+        if len(encoded) > limit:
+            raise UpdateError(
+                f"{what}: state of {len(encoded)} bytes is over the limit of {limit}",
+                "raise max_state_bytes in the run file, or make the model smaller",
+            )
+        return encoded
+
+    def tell_failure(self, error: FlError) -> None:
+        """Tell the aggregator that this silo cannot go on.
+
+        Only the kind of error leaves the silo: its text may hold values of rows.
+        """
+        self._answer(wire.STATUS, client_status=FAILED, code=error.exit_code)
+
+    def _answer(self, kind: int, **params: Any) -> None:
+        self.send_message(wire.message(kind, self.rank, 0, **params))
+
+    def finish(self) -> None:
+        """End the loop and the stream."""
+        self.finished = True
+        self.com_manager.stop_receive_message()
+
+
+def run(config: RoleConfig, job: Job, plugins: Plugins, tell: Tell) -> None:
+    """Take part in a run as a silo, until the aggregator ends it. Raises FlError."""
+    assert config.silo is not None
+    parts = job.load(config.silo)
+    _log.info("rows: %s", parts.counts)
+    silo = Silo(config, job, parts, plugins)
+    try:
+        silo.run()
+    except FlError as error:
+        silo.tell_failure(error)
+        raise
+    finally:
+        if not silo.finished:
+            silo.com_manager.stop_receive_message()

@@ -1,0 +1,272 @@
+"""The run folder: what a run leaves behind, and how it is found again.
+
+A run's folder holds manifest.json, metrics.jsonl, model.safetensors, preprocessing.json (schema and
+scaling), scores.json (final test scores counted in bins), report.html, a folder a silo with its
+log, and whatever the model exports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_core import state as states
+from fl_core.dataset import Schema
+from fl_core.errors import FlError, Interrupted, RunFolderError, StorageError, nearest
+from fl_core.files import storing, write_atomic
+from fl_core.metrics import Scores
+from fl_core.plugins import Plugins
+from fl_core.preprocessing import Scaling
+from fl_core.spec import RunSpec, as_json
+from fl_core.tracking import local as tracking
+
+MANIFEST_FILE = "manifest.json"
+METRICS_FILE = "metrics.jsonl"
+MODEL_FILE = "model.safetensors"
+PREPROCESSING_FILE = "preprocessing.json"
+SCORES_FILE = "scores.json"
+REPORT_FILE = "report.html"
+SILOS_FOLDER = "silos"
+DEFAULT_ROOT = Path("runs")
+
+
+def new_id(name: str) -> str:
+    """``NAME-YYYYMMDD-HHMMSS-XXXX``: readable, in order, and never given twice."""
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def create(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a new run folder with its first manifest, or leave nothing.
+
+    Raises RunFolderError when the folder exists, StorageError when it cannot be made.
+    """
+    with storing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError as error:
+            raise RunFolderError(
+                f"run folder {folder} exists", "choose another with --out, or remove it"
+            ) from error
+    try:
+        _write_manifest(folder, manifest)
+    except StorageError:
+        folder.rmdir()
+        raise
+
+
+def sha256(data: bytes | str) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def describe(
+    run_id: str,
+    spec: RunSpec,
+    schema: Schema,
+    plugins: Plugins,
+    fingerprints: Mapping[str, str],
+) -> dict[str, Any]:
+    """A manifest's fields that are known before the run starts."""
+    return {
+        "id": run_id,
+        "status": "running",
+        "started": _now(),
+        "spec": spec.model_dump(mode="json"),
+        "spec_sha256": sha256(as_json(spec)),
+        "seeds": {"run": spec.seed, "split": spec.split.seed},
+        "schema_sha256": sha256(schema.model_dump_json()),
+        "features": list(schema.features),
+        "plugins": [
+            {"name": p.name, "distribution": p.distribution, "version": p.version}
+            for p in plugins.plugins
+            if p.error is None
+        ],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": _libraries({plugin.distribution for plugin in plugins.plugins}),
+        "certificates_sha256": dict(fingerprints),
+        "rows": {},
+    }
+
+
+def _libraries(distributions: Collection[str]) -> dict[str, str]:
+    """Versions of what these distributions require, where it is installed."""
+    wanted = {
+        name.group().lower()
+        for distribution in distributions
+        for requirement in requires(distribution) or ()
+        if (name := re.match(r"[A-Za-z0-9._-]+", requirement))
+    }
+    found = {}
+    for library in sorted(wanted):
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue  # an extra that is not installed
+    return found
+
+
+def conclude(folder: Path, manifest: Mapping[str, Any], error: FlError | None) -> dict[str, Any]:
+    """Write the manifest of a run that has ended, with the hashes of its files, and give it.
+
+    The status is completed, interrupted or failed, as ``error`` says. Raises StorageError.
+    """
+    status = "completed" if error is None else "failed"
+    if isinstance(error, Interrupted):
+        status = "interrupted"
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (MANIFEST_FILE, REPORT_FILE)
+    )
+    concluded = {
+        **manifest,
+        "status": status,
+        "finished": _now(),
+        "exit_code": 0 if error is None else error.exit_code,
+        "error": None if error is None else error.as_dict(),
+        "files": {str(path.relative_to(folder)): sha256(path.read_bytes()) for path in files},
+    }
+    _write_manifest(folder, concluded)
+    return concluded
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    write_atomic(folder / MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")
+
+
+def preprocessing(schema: Schema, scaling: Scaling) -> str:
+    """preprocessing.json: what turns a csv file's rows into a model's input."""
+    fields = {
+        "schema": schema.model_dump(mode="json"),
+        "features": list(schema.features),
+        "mean": scaling.mean.tolist(),
+        "deviation": scaling.deviation.tolist(),
+    }
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def score_counts(tests: Mapping[str, Scores]) -> str:
+    """scores.json: final test scores by silo, as [bin, negatives, positives] where not zero."""
+    fields = {
+        silo: {
+            "counts": [
+                [int(i), int(scores.negative[i]), int(scores.positive[i])]
+                for i in np.flatnonzero(scores.negative + scores.positive)
+            ],
+            "correct": scores.correct,
+            "loss_sum": scores.loss_sum,
+        }
+        for silo, scores in tests.items()
+    }
+    return json.dumps(fields) + "\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what it holds."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run's spec."""
+        return RunSpec.model_validate(self.manifest["spec"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; none when the run ended before its first figure."""
+        path = self.folder / METRICS_FILE
+        return tracking.read(path) if path.exists() else []
+
+    def state(self) -> states.State:
+        """The final state. Raises RunFolderError when the run has none."""
+        data = self._file(MODEL_FILE)
+        return states.decode(data, max_bytes=len(data))
+
+    def preprocessing(self) -> tuple[Schema, Scaling]:
+        """Schema and scaling. Raises RunFolderError when the run has none."""
+        fields = json.loads(self._file(PREPROCESSING_FILE))
+        scaling = Scaling(np.array(fields["mean"]), np.array(fields["deviation"]))
+        return Schema.model_validate(fields["schema"]), scaling
+
+    def scores(self) -> dict[str, Scores]:
+        """The final test scores by silo; empty when the run has none.
+
+        Raises RunFolderError when they are not those that the run wrote.
+        """
+        if not (self.folder / SCORES_FILE).exists():
+            return {}
+        result = {}
+        for silo, fields in json.loads(self._file(SCORES_FILE)).items():
+            scores = Scores.pooled([])
+            for i, negative, positive in fields["counts"]:
+                scores.negative[i], scores.positive[i] = negative, positive
+            result[silo] = Scores(
+                scores.negative, scores.positive, fields["correct"], fields["loss_sum"]
+            )
+        return result
+
+    def _file(self, name: str) -> bytes:
+        path = self.folder / name
+        if not path.exists():
+            raise RunFolderError(
+                f"{path} is missing: run {self.manifest['id']} is {self.manifest['status']}",
+                "only completed runs have a model",
+            )
+        data = path.read_bytes()
+        if sha256(data) != self.manifest.get("files", {}).get(name):
+            raise RunFolderError(
+                f"{path} is not the file that the run wrote (its SHA-256 differs from the "
+                "manifest's)",
+                "restore it, or run again",
+            )
+        return data
+
+
+def find(name: str, root: Path = DEFAULT_ROOT) -> Run:
+    """A run by its id, or by its folder's path. Raises RunFolderError."""
+    for folder in (Path(name), root / name):
+        if (folder / MANIFEST_FILE).is_file():
+            return open_run(folder)
+    known = [run.manifest["id"] for run in every(root)]
+    raise RunFolderError(f"no run {name!r} here or in {root}", nearest(name, known))
+
+
+def open_run(folder: Path) -> Run:
+    """The run of a folder. Raises RunFolderError when its manifest cannot be read."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}", "restore it") from error
+    if not isinstance(manifest, dict) or not {"id", "status", "spec"} <= manifest.keys():
+        raise RunFolderError(f"{path} is no run's manifest", "restore it")
+    return Run(folder, manifest)
+
+
+def every(root: Path = DEFAULT_ROOT) -> list[Run]:
+    """All runs below ``root``, oldest first; folders without a readable manifest are no runs."""
+    runs = []
+    for path in root.glob(f"*/{MANIFEST_FILE}"):
+        try:
+            runs.append(open_run(path.parent))
+        except RunFolderError:
+            continue
+    return sorted(runs, key=lambda run: run.manifest.get("started", ""))
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

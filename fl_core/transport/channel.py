@@ -1,0 +1,53 @@
+"""What both ends of a stream share: the method's name, gRPC's options, events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fl_core.transport.frames import MAX_CHUNK, Frame
+
+SERVICE = "fl_core.Federation"
+METHOD = "Stream"
+PATH = f"/{SERVICE}/{METHOD}"
+
+HEARTBEAT_SECONDS = 20
+"""HTTP/2 pings, answered below Python, so that a long fit does not look like a lost silo."""
+
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_CHUNK),
+    ("grpc.max_send_message_length", MAX_CHUNK),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.keepalive_time_ms", HEARTBEAT_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", HEARTBEAT_SECONDS * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", HEARTBEAT_SECONDS * 500),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A stream with ``peer`` (a silo's name; the aggregator at a silo) has been opened."""
+
+    peer: str
+
+
+@dataclass(frozen=True)
+class Received:
+    """A whole frame has come from ``peer``."""
+
+    peer: str
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Left:
+    """The stream with ``peer`` has ended. ``refused``: it broke the rules, or we did."""
+
+    peer: str
+    reason: str
+    refused: bool = False
+
+
+Event = Joined | Received | Left

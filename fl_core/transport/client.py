@@ -1,0 +1,134 @@
+"""A silo's end: dials the aggregator, and dials again when the stream is lost."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+
+from fl_core.errors import TransportError
+from fl_core.transport import channel
+from fl_core.transport.channel import Event, Joined, Left, Received
+from fl_core.transport.frames import Assembler, Frame, chunks, run_tag
+from fl_core.transport.identity import Identity, server_name
+
+_log = logging.getLogger(__name__)
+AGGREGATOR = "aggregator"
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
+_FINAL = {
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""Codes at which dialling again would only repeat the answer."""
+
+
+class Client:
+    """One stream to the aggregator, renewed until :meth:`stop`.
+
+    ``on_event`` is called from the client's thread with Joined, Received and Left. A Left that is
+    ``refused`` is the last event: also when no stream could be had for ``patience`` seconds.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        federation: str,
+        run_id: str,
+        max_state_bytes: int,
+        on_event: Callable[[Event], None],
+        patience: float,
+    ) -> None:
+        self._tag = run_tag(run_id)
+        self._max_state_bytes = max_state_bytes
+        self._on_event = on_event
+        self._patience = patience
+        self._credentials = grpc.ssl_channel_credentials(
+            root_certificates=identity.authority,
+            private_key=identity.key,
+            certificate_chain=identity.certificate,
+        )
+        self._options = [
+            *channel.OPTIONS,
+            ("grpc.ssl_target_name_override", server_name(federation)),
+        ]
+        self._outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, host: str, port: int) -> None:
+        """Begin to dial; events follow."""
+        self._thread = threading.Thread(
+            target=self._run, args=(f"{host}:{port}",), name="dial", daemon=True
+        )
+        self._thread.start()
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame for the stream that stands; it is lost with the stream."""
+        self._outgoing.put(frame)
+
+    def stop(self) -> None:
+        """Send what is queued, close the stream, and wait for its end."""
+        self._stopping.set()
+        self._outgoing.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, target: str) -> None:
+        lost = time.monotonic()
+        delay = _FIRST_DELAY
+        while not self._stopping.is_set():
+            left, joined = self._stream(target)
+            if self._stopping.is_set():
+                return
+            now = time.monotonic()
+            if joined:
+                lost, delay = now, _FIRST_DELAY
+            if not left.refused and now - lost > self._patience:
+                reason = f"{target} not reached for {self._patience:.0f} s: {left.reason}"
+                left = Left(AGGREGATOR, reason, refused=True)
+            _log.warning("stream to %s: %s", target, left.reason)
+            self._on_event(left)
+            if left.refused:
+                return
+            self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    def _stream(self, target: str) -> tuple[Left, bool]:
+        """One stream from dial to end; gives its end and whether it ever stood."""
+        outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._outgoing = outgoing
+        if self._stopping.is_set():  # stop() may have closed the queue before this one
+            outgoing.put(None)
+        joined = False
+        with grpc.secure_channel(target, self._credentials, options=self._options) as open_channel:
+            call = open_channel.stream_stream(channel.PATH)(self._requests(outgoing))
+            try:
+                call.initial_metadata()  # waits until the server has let the stream in, or not
+                if call.is_active():
+                    joined = True
+                    self._on_event(Joined(AGGREGATOR))
+                assembler = Assembler(self._tag, self._max_state_bytes)
+                for chunk in call:
+                    frame = assembler.feed(chunk)
+                    if frame is not None:
+                        self._on_event(Received(AGGREGATOR, frame))
+            except TransportError as error:
+                return Left(AGGREGATOR, error.message, refused=True), joined
+            except grpc.RpcError:
+                reason = f"{call.code().name}: {call.details()}"
+                return Left(AGGREGATOR, reason, refused=call.code() in _FINAL), joined
+            finally:
+                outgoing.put(None)
+        return Left(AGGREGATOR, "stream ended"), joined
+
+    def _requests(self, outgoing: queue.SimpleQueue[Frame | None]) -> Iterator[bytes]:
+        while (frame := outgoing.get()) is not None:
+            yield from chunks(frame, self._tag)
