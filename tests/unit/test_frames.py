@@ -1,0 +1,230 @@
+"""Frames: what goes in comes out, and nothing else is believed."""
+
+import hashlib
+import json
+import struct
+import tracemalloc
+from collections.abc import Iterable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_core.errors import TransportError
+from fl_core.transport.frames import (
+    HEADER_BYTES,
+    MAX_CHUNK,
+    MAX_META,
+    VERSION,
+    Assembler,
+    Frame,
+    chunks,
+    run_tag,
+)
+
+TAG = run_tag("run-1")
+LIMIT = 4 * MAX_CHUNK
+HEADER = struct.Struct("!3sBHxx16sIIQ32s")
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+frames = st.builds(
+    Frame,
+    kind=st.integers(0, 2**16 - 1),
+    round=st.integers(0, 2**32 - 1),
+    meta=st.dictionaries(st.text(max_size=20), values, max_size=4),
+    state=st.binary(max_size=2000),
+)
+
+
+def assembled(pieces: Iterable[bytes], limit: int = LIMIT) -> list[Frame]:
+    assembler = Assembler(TAG, limit)
+    return [frame for piece in pieces if (frame := assembler.feed(piece)) is not None]
+
+
+def packed(
+    meta: bytes = b"{}",
+    state: bytes = b"",
+    magic: bytes = b"FLS",
+    version: int = VERSION,
+    tag: bytes = TAG,
+    meta_length: int | None = None,
+    state_length: int | None = None,
+    digest: bytes | None = None,
+) -> bytes:
+    """One chunk with a header of which any field can be a lie."""
+    head = HEADER.pack(
+        magic,
+        version,
+        3,
+        tag,
+        1,
+        len(meta) if meta_length is None else meta_length,
+        len(state) if state_length is None else state_length,
+        hashlib.sha256(meta + state).digest() if digest is None else digest,
+    )
+    return head + meta + state
+
+
+def refused(*pieces: bytes, limit: int = LIMIT) -> str:
+    with pytest.raises(TransportError) as caught:
+        assembled(pieces, limit)
+    assert caught.value.remedy
+    return caught.value.message
+
+
+@given(frames)
+def test_a_frame_comes_back_as_it_was(frame):
+    assert assembled(chunks(frame, TAG)) == [frame]
+
+
+@given(st.lists(frames, min_size=2, max_size=4))
+def test_frames_follow_one_another_on_a_stream(several):
+    pieces = [piece for frame in several for piece in chunks(frame, TAG)]
+    assert assembled(pieces) == several
+
+
+def test_the_helper_packs_as_frames_do():
+    frame = Frame(3, 1, {}, b"abc")
+    assert list(chunks(frame, TAG)) == [packed(state=b"abc")]
+    assert HEADER.size == HEADER_BYTES
+
+
+FIRST = MAX_CHUNK - HEADER_BYTES - len('{"a":1}')
+
+
+@pytest.mark.parametrize("whole", [0, 1, 2])
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_states_at_the_edge_of_a_chunk_come_back(whole, offset):
+    size = FIRST + whole * MAX_CHUNK + offset
+    frame = Frame(1, 2, {"a": 1}, bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    pieces = list(chunks(frame, TAG))
+    assert len(pieces) == 1 + whole + (offset > 0)
+    assert max(len(piece) for piece in pieces) <= MAX_CHUNK
+    assert all(pieces)
+    assert assembled(pieces) == [frame]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_what_was_received_can_be_sent_on(kind):
+    frame = Frame(1, 0, {}, kind(b"state"))
+    (received,) = assembled(chunks(frame, TAG))
+    assert assembled(chunks(received, TAG)) == [frame]
+
+
+def test_the_largest_meta_travels_and_a_larger_one_does_not():
+    frame = Frame(1, 0, {"a": "x" * (MAX_META - 8)})
+    assert assembled(chunks(frame, TAG)) == [frame]
+    with pytest.raises(TransportError, match="message meta of 65537 bytes"):
+        list(chunks(Frame(1, 0, {"a": "x" * (MAX_META - 7)}), TAG))
+
+
+@pytest.mark.parametrize(
+    ("piece", "message"),
+    [
+        (b"", "header of 0 bytes"),
+        (packed()[: HEADER_BYTES - 1], f"header of {HEADER_BYTES - 1} bytes"),
+        (packed(magic=b"FLX"), "protocol b'FLX' version 1, not 1"),
+        (packed(version=VERSION + 1), "version 2, not 1"),
+        (packed(tag=run_tag("run-2")), "a frame of another run"),
+        (packed(meta_length=3), "meta of 3 bytes"),
+        (packed(meta_length=2**32 - 1), "meta of 4294967295 bytes"),
+        (packed(meta=b"{}" + b" " * MAX_META), "meta of 65538 bytes"),
+        (packed(meta=b"{"), "meta is not JSON"),
+        (packed(meta=b"\xff"), "meta is not JSON"),
+        (packed(meta=b""), "meta is not JSON"),
+        (packed(meta=b"[" * 60_000), "meta is not JSON"),
+        (packed(meta=b"1" * 60_000), "meta is not JSON"),
+        (packed(meta=b"[]"), "meta is no JSON object"),
+        (packed(meta=b"null"), "meta is no JSON object"),
+        (packed(state=b"ab", state_length=1), "more bytes than announced"),
+        (packed(state_length=2), "empty chunk"),
+        (packed(state=b"ab", digest=bytes(32)), "digest does not match"),
+        (b"x" * (MAX_CHUNK + 1), f"chunk of {MAX_CHUNK + 1} bytes"),
+    ],
+)
+def test_a_first_chunk_that_breaks_the_rules_is_refused(piece, message):
+    assert message in refused(piece)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (b"", "empty chunk"),
+        (b"cde", "more bytes than announced"),
+        (b"xx", "digest does not match"),
+        (b"c" * (MAX_CHUNK + 1), f"chunk of {MAX_CHUNK + 1} bytes"),
+    ],
+)
+def test_a_later_chunk_that_breaks_the_rules_is_refused(second, message):
+    first = packed(state=b"abcd")[:-2]
+    assert assembled([first, b"cd"])[0].state == b"abcd"
+    assert message in refused(first, second)
+
+
+@pytest.mark.parametrize("announced", [LIMIT + 1, 2**40, 2**64 - 1])
+def test_an_announced_size_over_the_limit_is_refused_before_memory_is_taken(announced):
+    piece = packed(state=b"ab", state_length=announced)
+    tracemalloc.start()
+    try:
+        message = refused(piece)
+        assert tracemalloc.get_traced_memory()[1] < MAX_CHUNK
+    finally:
+        tracemalloc.stop()
+    assert message == f"state of {announced} bytes is over the limit of {LIMIT}"
+
+
+def test_a_state_at_the_limit_is_taken():
+    frame = Frame(1, 0, {}, b"x" * 1000)
+    assert assembled(chunks(frame, TAG), limit=1000) == [frame]
+    assert "over the limit of 999" in refused(*chunks(frame, TAG), limit=999)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+def test_garbage_raises_nothing_but_transport_errors(pieces):
+    with suppress(TransportError):
+        assert assembled(pieces) == []
+
+
+@given(st.lists(st.binary(max_size=100), max_size=3), st.binary(max_size=100))
+def test_garbage_behind_a_valid_header_raises_nothing_but_transport_errors(pieces, meta):
+    with suppress(TransportError):
+        assembled([packed(meta), *pieces])
+
+
+@given(frames, st.integers(0, 10**6), st.integers(1, 255))
+def test_a_changed_byte_is_noticed_unless_it_is_in_kind_round_or_padding(frame, position, change):
+    """Those three are not under the digest: TLS protects the whole of a chunk."""
+    piece = bytearray(next(iter(chunks(frame, TAG))))
+    position %= len(piece)
+    piece[position] ^= change
+    unprotected = position in range(4, 8) or position in range(24, 28)
+    if not unprotected:
+        with pytest.raises(TransportError):
+            # A longer announcement waits for more: give it more.
+            assembled([bytes(piece), b"x" * MAX_CHUNK], limit=MAX_CHUNK)
+        return
+    with suppress(TransportError):
+        assembled([bytes(piece)])
+
+
+@given(frames, st.data())
+def test_a_truncated_first_chunk_is_no_frame(frame, data):
+    (piece,) = chunks(frame, TAG)
+    cut = data.draw(st.integers(0, len(piece) - 1))
+    with suppress(TransportError):
+        assert assembled([piece[:cut]]) == []
+
+
+def test_tags_are_16_bytes_and_differ_by_run():
+    assert len(TAG) == 16
+    assert run_tag("run-1") == TAG
+    assert run_tag("run-2") != TAG
+
+
+def test_meta_is_plain_json():
+    piece = next(iter(chunks(Frame(1, 0, {"b": 1, "a": "é"}), TAG)))
+    assert json.loads(piece[HEADER_BYTES:]) == {"b": 1, "a": "é"}
