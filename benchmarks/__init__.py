@@ -1,0 +1,1 @@
+"""Figures of quality and speed, made by running the commands that users run."""
