@@ -64,11 +64,12 @@ $(PACKAGES): requirements/lock.txt .venv/.uv
 	@rm -f .venv/.packages-*
 ifeq ($(TORCH_BACKEND),cpu)
 	awk '/^[a-z]/ { keep = !/^(torch|triton|nvidia-[^=]*|cuda-[^=]*)==/ } keep' $< > .venv/lock-cpu.txt
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes .venv/lock-cpu.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes \
+	  .venv/lock-cpu.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --torch-backend cpu \
 	  "$$(grep -o '^torch==[^ ;]*' $<)"
 else
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes $<
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $<
 endif
 	@touch $@
 

@@ -5,6 +5,7 @@ Vocabulary and bounds come from the schema, never from other silos' rows.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,26 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LARGEST = 1e100
+"""Numbers from here on are taken for text: their squares could not be summed."""
+
+
 def canonical(cell: str | float | int) -> str:
     """A cell's text, so that ``1``, ``1.0`` and ``"1"`` are one category."""
     text = str(cell).strip()
-    try:
-        number = float(text)
-    except ValueError:
+    number = as_number(text)
+    if number is None:
         return text
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+def as_number(text: str) -> float | None:
+    """The finite number that a cell's text writes in plain decimal or scientific form, or None.
+
+    Python's float() would also take ``nan``, ``1_000`` and digits of other scripts.
+    """
+    return float(text) if _NUMBER.fullmatch(text) and abs(float(text)) < LARGEST else None
 
 
 def _no_boolean(code: object) -> object:

@@ -28,8 +28,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def register_models(register: Callable[[type[Model]], None]) -> None:
     """Offer models: call ``register`` with each Model class.
 
-    Called by the plugin manager, in every process. If it raises, or a name is registered twice,
-    the plugin is left out and named with the error by runs that need it and by ``fl plugins``.
+    Called by the plugin manager, in every process. If it raises, the plugin is left out and named
+    with the error by ``fl plugins`` and by runs that do not find what they need. A name that two
+    distributions register is refused for both.
     """
 
 

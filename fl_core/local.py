@@ -7,13 +7,16 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fl_core import report, role_process, runs
@@ -59,9 +62,7 @@ def warm_up(preload: Sequence[str] = ()) -> None:
     from multiprocessing import forkserver
 
     context = _context()
-    context.set_forkserver_preload(
-        [*preload, "fl_core.roles.aggregator", "fl_core.roles.silo", "fl_core.role_process"]
-    )
+    context.set_forkserver_preload([*preload, "fl_core.fork_server"])
     forkserver.ensure_running()
 
 
@@ -179,7 +180,8 @@ class _Federation:
             silo,
         )
         process = self._context.Process(target=role_process.main, args=(config, sending))
-        process.start()
+        with _main_module_hidden():
+            process.start()
         sending.close()
         self._roles.append(_Role(config.name, process, receiving))
 
@@ -235,6 +237,20 @@ def _cause(errors: dict[str, FlError]) -> FlError:
     if aggregator and aggregator[0].exit_code != RoleError.exit_code:
         return aggregator[0]
     return (own or silo or aggregator)[0]
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep multiprocessing from importing the main script again in a role's process.
+
+    A role needs nothing of it, and importing the command line takes longer than a role's start.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> ForkServerContext:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
+from pydantic import BaseModel
 
 import fl_core.datasets
 import fl_core.strategies
@@ -27,6 +28,7 @@ from fl_core.model import Model
 from fl_core.strategies import Strategy
 
 BUILT_IN = "fl-core"
+_WORDS = {"models": "model", "strategies": "strategy", "datasets": "dataset"}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -54,8 +56,7 @@ class Plugins:
         self.models: dict[str, type[Model]] = {}
         self.strategies: dict[str, type[Strategy]] = {}
         self.datasets: dict[str, type[Dataset]] = {}
-        self._owners: dict[tuple[str, str], Plugin] = {}
-        self._refused: dict[tuple[str, str], str] = {}
+        self._owners: dict[tuple[str, str], list[Plugin]] = {}
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook of every loaded plugin.
@@ -80,6 +81,7 @@ class Plugins:
         name = f"{plugin.distribution}:{plugin.name}"
         try:
             self.manager.register(module, name=name)
+            self.manager.check_pending()
             offers = self._offers(module)
             for kind, offer in offers:
                 self._check_offer(plugin, kind, offer)
@@ -118,38 +120,52 @@ class Plugins:
                 f"plugin {plugin.name!r} ({plugin.distribution}) registered the name {name!r}",
                 "use lower-case letters, digits and hyphens",
             )
+        params = getattr(offer, "Params", None)
+        if not (isinstance(params, type) and issubclass(params, BaseModel)):
+            raise PluginError(
+                f"plugin {plugin.name!r} ({plugin.distribution}): {name!r} has no Params",
+                "give the class an attribute Params, a pydantic model",
+            )
+        if kind == "models" and not getattr(offer, "strategies", ()):
+            raise PluginError(
+                f"plugin {plugin.name!r} ({plugin.distribution}): model {name!r} names no strategy",
+                "give the class an attribute strategies, a tuple of names",
+            )
 
     def _take(self, plugin: Plugin, kind: str, offer: type[Any]) -> None:
         key = (kind, offer.name)
-        if key in self._owners:
-            owners = sorted([self._owners[key].distribution, plugin.distribution])
-            self._refused[key] = (
-                f"{kind[:-1] if kind != 'strategies' else 'strategy'} {offer.name!r} "
-                f"is registered by two distributions: {owners[0]} and {owners[1]}"
-            )
-            getattr(self, kind).pop(offer.name, None)
-            plugin.error = self._owners[key].error = self._refused[key]
+        owners = self._owners.setdefault(key, [])
+        owners.append(plugin)
+        if len(owners) == 1:
+            getattr(self, kind)[offer.name] = offer
+            getattr(plugin, kind).append(offer.name)
             return
-        self._owners[key] = plugin
-        getattr(self, kind)[offer.name] = offer
-        getattr(plugin, kind).append(offer.name)
+        # None of them is to win by the order of loading.
+        getattr(self, kind).pop(offer.name, None)
+        for owner in owners:
+            owner.error = self._collision(kind, offer.name)
+
+    def _collision(self, kind: str, name: str) -> str:
+        owners = sorted({owner.distribution for owner in self._owners[kind, name]})
+        return f"{_WORDS[kind]} {name!r} is registered by {' and by '.join(owners)}"
 
     def model(self, name: str) -> type[Model]:
         """The model of that name. Raises PluginError when there is none."""
-        return self._find("models", "model", name)
+        return self._find("models", name)
 
     def strategy(self, name: str) -> type[Strategy]:
         """The strategy of that name. Raises PluginError when there is none."""
-        return self._find("strategies", "strategy", name)
+        return self._find("strategies", name)
 
     def dataset(self, name: str) -> type[Dataset]:
         """The dataset of that name. Raises PluginError when there is none."""
-        return self._find("datasets", "dataset", name)
+        return self._find("datasets", name)
 
-    def _find(self, kind: str, word: str, name: str) -> Any:
-        if (kind, name) in self._refused:
+    def _find(self, kind: str, name: str) -> Any:
+        if len(self._owners.get((kind, name), ())) > 1:
             raise PluginError(
-                self._refused[kind, name], "uninstall one, or name the wanted ones in FL_PLUGINS"
+                self._collision(kind, name),
+                "uninstall all but one, or name the wanted ones in FL_PLUGINS",
             )
         known = getattr(self, kind)
         if name in known:
@@ -157,13 +173,13 @@ class Plugins:
         failed = [f"{p.name} ({p.distribution}): {p.error}" for p in self.plugins if p.error]
         note = f"; plugins that failed to load: {'; '.join(failed)}" if failed else ""
         raise PluginError(
-            f"unknown {word} {name!r}{note}",
+            f"unknown {_WORDS[kind]} {name!r}{note}",
             nearest(name, list(known)) + "; `fl plugins` lists what is installed",
         )
 
     def owner(self, kind: str, name: str) -> Plugin:
         """The plugin that registered ``name`` in ``kind`` (models, strategies or datasets)."""
-        return self._owners[kind, name]
+        return self._owners[kind, name][0]
 
 
 def load() -> Plugins:
@@ -201,7 +217,7 @@ def _load_one(plugins: Plugins, dist: Distribution, point: EntryPoint) -> Plugin
         plugins.add(plugin, point.load())
     except FlError as error:
         plugin.error = f"{error.message}: {error.remedy}"
-    except Exception as error:  # noqa: BLE001 - a plugin is foreign code: any error is its own
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: any error is its own
         plugin.error = described(error)
     return plugin
 
@@ -220,7 +236,7 @@ def blamed(what: str) -> Iterator[None]:
         ) from error
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """What foreign code raised, and where: ``ValueError: text (FILE:LINE)``."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"

@@ -113,12 +113,23 @@ class Moments:
             a.shape == (width,) and a.dtype == np.float64 and np.isfinite(a).all()
             for a in state.values()
         )
-        if not good or (state["count"] < 0).any() or (state["squares"] < 0).any():
+        if not good:
             raise UpdateError(
                 f"silo {silo!r} sent feature sums that are not {width} finite numbers each",
                 "every silo must use the same schema",
             )
-        return cls(**state)
+        sums = cls(**state)
+        # By Cauchy and Schwarz no rows can have other sums; beyond the bounds pooling overflows.
+        bound = np.sqrt(sums.count.clip(0)) * np.sqrt(sums.squares.clip(0)) * (1 + 1e-9)
+        if (
+            ((sums.count < 0) | (sums.count > 2**40)).any()
+            or ((sums.squares < 0) | (sums.squares > 1e250)).any()
+            or (np.abs(sums.total) > bound).any()
+        ):
+            raise UpdateError(
+                f"silo {silo!r} sent feature sums that no rows can have", "see the silo's log"
+            )
+        return sums
 
 
 @dataclass(frozen=True)
@@ -134,8 +145,9 @@ class Scaling:
         parts = list(moments)
         count = np.maximum(sum(part.count for part in parts), 1.0)
         mean = sum(part.total for part in parts) / count
-        variance = np.maximum(sum(part.squares for part in parts) / count - mean**2, 0.0)
-        constant = variance <= 1e-12 * np.maximum(mean**2, 1.0)
+        second = sum(part.squares for part in parts) / count
+        variance = np.maximum(second - mean**2, 0.0)
+        constant = variance <= 1e-14 * second  # what rounding leaves of a variance of 0
         return cls(mean, np.where(constant, 1.0, np.sqrt(variance)))
 
     def apply(self, table: Table, keep_missing: bool) -> Table:

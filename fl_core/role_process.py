@@ -52,6 +52,7 @@ def main(config: RoleConfig, events: Connection) -> None:
             f"this is a bug of fl-core; its traceback is in {config.folder / 'log.txt'}",
         )
         _log.error("%s", "".join(traceback.format_exception(unknown)))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is here; its word must get out
     if error is None:
         tell({"event": "ended"})
         raise SystemExit(0)

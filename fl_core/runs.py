@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from fl_core import state as states
 from fl_core.dataset import Schema
@@ -183,13 +184,25 @@ class Run:
 
     @property
     def spec(self) -> RunSpec:
-        """The run's spec."""
-        return RunSpec.model_validate(self.manifest["spec"])
+        """The run's spec. Raises RunFolderError when another version of fl-core wrote it."""
+        try:
+            return RunSpec.model_validate(self.manifest["spec"])
+        except ValidationError as error:
+            raise RunFolderError(
+                f"{self.folder / MANIFEST_FILE}: its spec is not one of this version: {error}",
+                "use the version of fl-core that made the run",
+            ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; none when the run ended before its first figure."""
+        """The rows of metrics.jsonl; none when the run ended before its first figure.
+
+        Raises RunFolderError when it cannot be read.
+        """
         path = self.folder / METRICS_FILE
-        return tracking.read(path) if path.exists() else []
+        try:
+            return tracking.read(path) if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path} cannot be read: {error}", "restore it") from error
 
     def state(self) -> states.State:
         """The final state. Raises RunFolderError when the run has none."""

@@ -18,6 +18,7 @@ from fl_core.preprocessing import SplitSpec
 MAX_FILE_BYTES = 1024 * 1024
 SILO_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A DNS label, since a silo's name is also a Kubernetes name and part of a certificate's URI."""
+RESERVED = {"aggregator", "pooled"}
 CONSTRUCTOR_ERRORS = (AttributeError, LookupError, RecursionError, ValueError)
 """What PyYAML lets out for values such as ``!!int ''``, ``!!bool x`` and ``2001-13-45``."""
 
@@ -44,6 +45,8 @@ class SiloSpec(_Strict):
     def _is_label(cls, name: str) -> str:
         if not SILO_NAME.fullmatch(name):
             raise ValueError("use lower-case letters, digits and hyphens, at most 63")
+        if name in RESERVED:
+            raise ValueError(f"{name!r} is the name of something else in every run")
         return name
 
 

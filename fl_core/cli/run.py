@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fl_core import local, runs
+from fl_core import local, report, runs
 from fl_core import plugins as plugin_loader
 from fl_core import spec as run_spec
 from fl_core.cli.progress import progress, summary
@@ -75,8 +75,9 @@ def run(
     """Run the federated training that FILE describes, all of it on this machine."""
     job, plugins = _prepare(file, _settings(settings, seed), silos)
     local.warm_up(job.model.preload)
-    for silo in job.spec.silo_names:  # before a folder or a process is made
+    for silo in job.spec.silo_names:  # before a folder or a role is made
         job.load(silo)
+    report.prepare()  # while the roles' imports take their seconds
     run_id = runs.new_id(job.spec.name)
     folder = out or runs.DEFAULT_ROOT / run_id
     try:

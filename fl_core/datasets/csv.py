@@ -20,6 +20,7 @@ from fl_core.dataset import (
     Number,
     Schema,
     Table,
+    as_number,
     canonical,
 )
 from fl_core.errors import DataError, nearest
@@ -48,13 +49,16 @@ def read_table(
     labels: list[int] = []
     tests: list[bool] = []
     wanted = [*schema.columns, *([schema.label.column] if labelled else [])]
+    readers = {name: _reader(name, column) for name, column in schema.columns.items()}
+    read_label = _label_reader(schema.label)
     for line, row in _rows(path, wanted):
         if not keep(row):
             continue
+        where = f"{path}:{line}"
         values: list[float] = []
-        for name, column in schema.columns.items():
-            values += _cell(row[name], column, f"{path}:{line}: column {name!r}")
-        label = _label(row[schema.label.column], schema.label, f"{path}:{line}") if labelled else 0
+        for name, read in readers.items():
+            values += read(row[name], where)
+        label = read_label(row[schema.label.column], where) if labelled else 0
         if labelled and schema.missing == "drop" and any(math.isnan(value) for value in values):
             continue
         features.append(values)
@@ -120,51 +124,63 @@ def _line_of_bad_text(path: Path) -> int:
     return 1
 
 
-def _cell(text: str, column: Number | Category, where: str) -> list[float]:
-    """A cell's features; NaN for a missing one."""
-    value = canonical(text)
-    is_missing = value == "" or value in {canonical(code) for code in column.missing}
+def _reader(name: str, column: Number | Category) -> Callable[[str, str], list[float]]:
+    """What turns a cell of the column, and its place for errors, into features."""
+    missing = {"", *(canonical(code) for code in column.missing)}
     if isinstance(column, Category):
         vocabulary = [canonical(known) for known in column.values]
-        if is_missing:
-            return [math.nan] * (len(vocabulary) - 1)
-        if value not in vocabulary:
-            raise DataError(
-                f"{where}: value {text!r} is not a known category",
-                f"known: {', '.join(vocabulary)}; add it to the schema of every silo, "
-                "or to the column's missing codes",
-            )
-        return [float(value == known) for known in vocabulary[1:]]
-    if is_missing:
-        return [math.nan]
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise DataError(
-            f"{where}: value {text!r} is not a number",
-            "correct the cell, or list the value in the column's missing codes",
-        )
+        features = {
+            value: [float(value == known) for known in vocabulary[1:]] for value in vocabulary
+        } | dict.fromkeys(missing, [math.nan] * (len(vocabulary) - 1))
+
+        def category(text: str, where: str) -> list[float]:
+            try:
+                return features[canonical(text)]
+            except KeyError:
+                raise DataError(
+                    f"{where}: column {name!r}: value {text!r} is not a known category",
+                    f"known: {', '.join(vocabulary)}; add it to the schema of every silo, "
+                    "or to the column's missing codes",
+                ) from None
+
+        return category
     low, high = column.minimum, column.maximum
-    if (low is not None and number < low) or (high is not None and number > high):
-        raise DataError(
-            f"{where}: value {text!r} is outside {low} to {high}",
-            "correct the cell, or the column's minimum and maximum in the schema",
-        )
-    return [number]
+
+    def number(text: str, where: str) -> list[float]:
+        if canonical(text) in missing:
+            return [math.nan]
+        value = as_number(text.strip())
+        if value is None:
+            raise DataError(
+                f"{where}: column {name!r}: value {text!r} is not a number",
+                "correct the cell, or list the value in the column's missing codes",
+            )
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise DataError(
+                f"{where}: column {name!r}: value {text!r} is outside {low} to {high}",
+                "correct the cell, or the column's minimum and maximum in the schema",
+            )
+        return [value]
+
+    return number
 
 
-def _label(text: str, label: Label, where: str) -> int:
-    value = canonical(text)
-    if value in {canonical(code) for code in label.positive}:
-        return 1
-    if value in {canonical(code) for code in label.negative}:
-        return 0
-    raise DataError(
-        f"{where}: column {label.column!r}: value {text!r} is no positive or negative label",
-        "correct the cell, or the schema's label rule",
-    )
+def _label_reader(label: Label) -> Callable[[str, str], int]:
+    """What turns a label's cell, and its place for errors, into 0 or 1."""
+    classes = dict.fromkeys((canonical(code) for code in label.negative), 0)
+    classes |= dict.fromkeys((canonical(code) for code in label.positive), 1)
+
+    def read(text: str, where: str) -> int:
+        try:
+            return classes[canonical(text)]
+        except KeyError:
+            place = f"{where}: column {label.column!r}"
+            raise DataError(
+                f"{place}: value {text!r} is no positive or negative label",
+                "correct the cell, or the schema's label rule",
+            ) from None
+
+    return read
 
 
 class CsvParams(DatasetParams):

@@ -35,6 +35,11 @@ def render(run: Run) -> str:
     )
 
 
+def prepare() -> None:
+    """Load the template. For a program that has to wait anyway: `write` would do it."""
+    _template()
+
+
 def write(run: Run) -> Path:
     """Write report.html into the run's folder, whole or not at all. Raises StorageError."""
     path = run.folder / REPORT_FILE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fl_core import metrics as scoring
@@ -25,6 +26,7 @@ from fl_core.runs import MODEL_FILE, PREPROCESSING_FILE, SCORES_FILE, preprocess
 from fl_core.seeding import derive
 from fl_core.tracking import local as names
 from fl_core.tracking.local import MetricsFile
+from fl_core.transport import channel
 from fl_core.transport.frames import Frame
 from fl_core.transport.server import Server
 
@@ -43,7 +45,7 @@ class _Listening:
         self._server.send(peer, frame)
 
     def stop(self) -> None:
-        self._server.stop(GOODBYE_SECONDS)
+        self._server.stop(channel.STOP_SECONDS)
 
 
 class Aggregator(FedMLServerManager):
@@ -61,7 +63,7 @@ class Aggregator(FedMLServerManager):
         self._ranks = {silo: rank for rank, silo in enumerate(self._silos, start=1)}
         self._by_rank = {rank: silo for silo, rank in self._ranks.items()}
         self._engine = rounds.Engine(
-            self._silos, self._spec.rounds, job.strategy.select, PATIENCE_SECONDS, time.monotonic()
+            self._silos, self._spec.rounds, self._select, PATIENCE_SECONDS, time.monotonic()
         )
         self._metrics = MetricsFile(config.folder / "metrics.jsonl", config.run_id)
         self._moments: dict[str, Moments] = {}
@@ -96,7 +98,7 @@ class Aggregator(FedMLServerManager):
             self._silos,
             self._config.run_id,
             limit,
-            self.com_manager.inbox.put,
+            self.com_manager.take,
         )
         self.com_manager.endpoint = _Listening(self._server)
 
@@ -263,6 +265,13 @@ class Aggregator(FedMLServerManager):
                     f"silo {silo!r}: {reason}", "see the silo's log, or leave the silo out"
                 )
                 self._take_leave()
+
+    def _select(self, round: int, silos: Sequence[str]) -> Sequence[str]:
+        with blamed(f"{self._strategy} in select, round {round},"):
+            chosen = self._job.strategy.select(round, silos)
+            if not chosen or not set(chosen) <= set(silos):
+                raise ValueError(f"chose {chosen!r} of {silos!r}")
+        return chosen
 
     def _prepare(self) -> None:
         ordered = [self._moments[silo] for silo in self._silos]

@@ -24,6 +24,9 @@ LEFT = 201
 TICK = 202
 """Told by the manager to its own role; never taken from a stream."""
 
+MAX_WAITING = 4
+"""Whole messages that wait to be handled, so that memory is bounded whatever peers send."""
+
 ARRAYS = MyMessage.MSG_ARG_KEY_MODEL_PARAMS
 ROUND = "round"
 BYTES = "bytes"
@@ -75,7 +78,8 @@ class Communication(BaseCommunicationManager):
         wait: Callable[[], float | None],
     ) -> None:
         """``wait``: seconds until a TICK is wanted, or None."""
-        self.inbox: queue.SimpleQueue[channel.Event] = queue.SimpleQueue()
+        self._inbox: queue.Queue[channel.Event] = queue.Queue(MAX_WAITING)
+        self._streams: dict[str, int] = {}
         self.endpoint: Endpoint | None = None
         self._ranks = ranks
         self._names = {rank: name for name, rank in ranks.items()}
@@ -84,6 +88,18 @@ class Communication(BaseCommunicationManager):
         self._wait = wait
         self._observers: list[Observer] = []
         self._running = True
+
+    def take(self, event: channel.Event) -> None:
+        """Take an event from a stream's thread; waits while :data:`MAX_WAITING` are unread.
+
+        The wait is what pushes back on a peer that sends faster than its messages are handled.
+        """
+        while self._running:
+            try:
+                self._inbox.put(event, timeout=1.0)
+                return
+            except queue.Full:
+                continue
 
     def add_observer(self, observer: Observer) -> None:
         """Deliver messages to ``observer`` as well."""
@@ -108,7 +124,7 @@ class Communication(BaseCommunicationManager):
         while self._running:
             wait = self._wait()
             try:
-                event = self.inbox.get(timeout=None if wait is None else max(wait, 0.0))
+                event = self._inbox.get(timeout=None if wait is None else max(wait, 0.0))
             except queue.Empty:
                 self._deliver(TICK, 0, {})
                 continue
@@ -123,9 +139,12 @@ class Communication(BaseCommunicationManager):
     def _dispatch(self, event: channel.Event) -> None:
         rank = self._ranks[event.peer]
         if isinstance(event, channel.Joined):
+            self._streams[event.peer] = event.stream
             self._deliver(READY, rank, {})
         elif isinstance(event, channel.Left):
-            self._deliver(LEFT, rank, {"reason": event.reason, "refused": event.refused})
+            if event.stream == self._streams.get(event.peer, event.stream):
+                params = {"reason": event.reason, "refused": event.refused}
+                self._deliver(LEFT, rank, params)
         elif event.frame.kind not in self._accepts:
             reason = f"message of unknown kind {event.frame.kind}"
             self._deliver(LEFT, rank, {"reason": reason, "refused": True})

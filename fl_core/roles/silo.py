@@ -75,7 +75,7 @@ class Silo(ClientMasterManager):
             self._config.federation,
             self._config.run_id,
             limit,
-            self.com_manager.inbox.put,
+            self.com_manager.take,
             PATIENCE_SECONDS,
         )
         self.com_manager.endpoint = _Dialled(client)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 
+from fl_core import GRPC_CAME_FIRST, TLS13_ONLY
+from fl_core.errors import TransportError
 from fl_core.transport.frames import MAX_CHUNK, Frame
 
 SERVICE = "fl_core.Federation"
@@ -26,11 +29,26 @@ OPTIONS = [
 ]
 
 
+STOP_SECONDS = 10.0
+"""How long a closing end waits for what is queued to be taken."""
+
+
+def require_tls13() -> None:
+    """Raise TransportError when gRPC was imported before it was told to speak TLS 1.3 only."""
+    if os.environ.get("GRPC_SSL_CIPHER_SUITES") != TLS13_ONLY or GRPC_CAME_FIRST:
+        raise TransportError(
+            "gRPC was imported before fl_core, and would speak TLS 1.2 as well",
+            "import fl_core before grpc in this program, and leave GRPC_SSL_CIPHER_SUITES alone",
+        )
+
+
 @dataclass(frozen=True)
 class Joined:
     """A stream with ``peer`` (a silo's name; the aggregator at a silo) has been opened."""
 
     peer: str
+    stream: int = field(default=0, compare=False)
+    """Which of the peer's streams it is."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,8 @@ class Left:
     peer: str
     reason: str
     refused: bool = False
+    stream: int = field(default=0, compare=False)
+    """Which stream has ended; one that another has replaced is of no interest."""
 
 
 Event = Joined | Received | Left

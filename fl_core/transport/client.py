@@ -19,8 +19,11 @@ from fl_core.transport.identity import Identity, server_name
 
 _log = logging.getLogger(__name__)
 AGGREGATOR = "aggregator"
+_Queue = queue.SimpleQueue[Iterator[bytes] | None]
+"""Frames to send, each as its chunks; None closes the stream."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _FINAL = {
+    grpc.StatusCode.ABORTED,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -59,9 +62,10 @@ class Client:
             *channel.OPTIONS,
             ("grpc.ssl_target_name_override", server_name(federation)),
         ]
-        self._outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._outgoing: _Queue = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        channel.require_tls13()
 
     def start(self, host: str, port: int) -> None:
         """Begin to dial; events follow."""
@@ -71,15 +75,18 @@ class Client:
         self._thread.start()
 
     def send(self, frame: Frame) -> None:
-        """Queue a frame for the stream that stands; it is lost with the stream."""
-        self._outgoing.put(frame)
+        """Queue a frame for the stream that stands; it is lost with the stream.
+
+        Raises TransportError when the frame's meta is too large.
+        """
+        self._outgoing.put(chunks(frame, self._tag))
 
     def stop(self) -> None:
-        """Send what is queued, close the stream, and wait for its end."""
+        """Send what is queued, close the stream, and wait for its end, but not for ever."""
         self._stopping.set()
         self._outgoing.put(None)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(channel.STOP_SECONDS)
 
     def _run(self, target: str) -> None:
         lost = time.monotonic()
@@ -103,7 +110,7 @@ class Client:
 
     def _stream(self, target: str) -> tuple[Left, bool]:
         """One stream from dial to end; gives its end and whether it ever stood."""
-        outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        outgoing: _Queue = queue.SimpleQueue()
         self._outgoing = outgoing
         if self._stopping.is_set():  # stop() may have closed the queue before this one
             outgoing.put(None)
@@ -129,6 +136,6 @@ class Client:
                 outgoing.put(None)
         return Left(AGGREGATOR, "stream ended"), joined
 
-    def _requests(self, outgoing: queue.SimpleQueue[Frame | None]) -> Iterator[bytes]:
+    def _requests(self, outgoing: _Queue) -> Iterator[bytes]:
         while (frame := outgoing.get()) is not None:
-            yield from chunks(frame, self._tag)
+            yield from frame

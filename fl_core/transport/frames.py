@@ -7,6 +7,7 @@ chunks of at most 1 MiB; every length is checked before memory is taken for it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import struct
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ VERSION = 1
 MAX_CHUNK = 1024 * 1024
 MAX_META = 64 * 1024
 _MAGIC = b"FLS"
-_HEADER = struct.Struct("!3sBHxx16sIIQ32s")
-"""Magic, version, kind, run, round, length of meta, length of state, SHA-256 of both."""
-HEADER_BYTES = _HEADER.size
+_HEADER = struct.Struct("!3sBHxx16sIIQ")
+"""Magic, version, kind, run, round, length of meta, length of state."""
+_DIGEST_BYTES = 32
+"""SHA-256 of header, meta and state; stands behind the header."""
+HEADER_BYTES = _HEADER.size + _DIGEST_BYTES
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,15 @@ def chunks(frame: Frame, tag: bytes) -> Iterator[bytes]:
     meta = json.dumps(frame.meta, separators=(",", ":")).encode()
     if len(meta) > MAX_META:
         raise TransportError(f"message meta of {len(meta)} bytes", f"at most {MAX_META}")
-    digest = hashlib.sha256(meta)
-    digest.update(frame.state)
-    head = _HEADER.pack(
-        _MAGIC, VERSION, frame.kind, tag, frame.round, len(meta), len(frame.state), digest.digest()
-    )
     view = memoryview(frame.state)
-    start = MAX_CHUNK - len(head) - len(meta)
-    yield b"".join((head, meta, view[:start]))
-    for offset in range(start, len(view), MAX_CHUNK):
-        yield bytes(view[offset : offset + MAX_CHUNK])
+    head = _HEADER.pack(_MAGIC, VERSION, frame.kind, tag, frame.round, len(meta), len(view))
+    digest = hashlib.sha256(head)
+    digest.update(meta)
+    digest.update(view)
+    start = MAX_CHUNK - HEADER_BYTES - len(meta)
+    first = b"".join((head, digest.digest(), meta, view[:start]))
+    rest = (bytes(view[i : i + MAX_CHUNK]) for i in range(start, len(view), MAX_CHUNK))
+    return itertools.chain([first], rest)
 
 
 class Assembler:
@@ -89,9 +91,8 @@ class Assembler:
     def _begin(self, chunk: bytes) -> bytes:
         if len(chunk) < HEADER_BYTES:
             raise _refused(f"header of {len(chunk)} bytes")
-        magic, version, kind, tag, round, meta_length, state_length, digest = _HEADER.unpack_from(
-            chunk
-        )
+        head, digest = chunk[: _HEADER.size], chunk[_HEADER.size : HEADER_BYTES]
+        magic, version, kind, tag, round, meta_length, state_length = _HEADER.unpack(head)
         if magic != _MAGIC or version != VERSION:
             raise _refused(f"protocol {magic!r} version {version}, not {VERSION}")
         if tag != self._tag:
@@ -111,7 +112,7 @@ class Assembler:
         if not isinstance(meta, dict):
             raise _refused("meta is no JSON object")
         self._frame = (kind, round, meta, digest)
-        self._digest = hashlib.sha256(meta_bytes)
+        self._digest = hashlib.sha256(head + meta_bytes)
         self._state = bytearray(state_length)
         self._filled = 0
         return chunk[HEADER_BYTES + meta_length :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -21,11 +22,15 @@ _log = logging.getLogger(__name__)
 
 
 class _Stream:
-    """One silo's stream: frames to send, and whether it still stands."""
+    """One silo's stream."""
+
+    _numbers = itertools.count(1)
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.context = context
-        self.outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self.outgoing: queue.SimpleQueue[Iterator[bytes] | None] = queue.SimpleQueue()
+        """Frames, each as its chunks; None ends the stream."""
+        self.number = next(self._numbers)
 
 
 class Server:
@@ -49,6 +54,7 @@ class Server:
         self._max_state_bytes = max_state_bytes
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
+        channel.require_tls13()
         self._lock = threading.Lock()
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key, identity.certificate)],
@@ -82,11 +88,14 @@ class Server:
         return bound
 
     def send(self, silo: str, frame: Frame) -> None:
-        """Queue a frame; without a stream to the silo it is dropped: rejoining asks again."""
+        """Queue a frame; without a stream to the silo it is dropped: rejoining asks again.
+
+        Raises TransportError when the frame's meta is too large.
+        """
         with self._lock:
             stream = self._streams.get(silo)
         if stream is not None:
-            stream.outgoing.put(frame)
+            stream.outgoing.put(chunks(frame, self._tag))
 
     def stop(self, grace: float) -> None:
         """Stop accepting, end streams once what was queued is sent, or after ``grace`` seconds."""
@@ -104,15 +113,16 @@ class Server:
             old = self._streams.get(silo)
             self._streams[silo] = stream
         if old is not None:
+            old.context.set_code(grpc.StatusCode.ABORTED)
+            old.context.set_details("another process has taken this silo's place")
             old.outgoing.put(None)
-            old.context.cancel()
         context.add_callback(lambda: stream.outgoing.put(None))
         context.send_initial_metadata(())
         threading.Thread(
             target=self._read, args=(silo, stream, requests), name=f"read-{silo}", daemon=True
         ).start()
         while (frame := stream.outgoing.get()) is not None:
-            yield from chunks(frame, self._tag)
+            yield from frame
 
     def _authenticate(self, context: grpc.ServicerContext) -> str:
         names: Any = context.auth_context().get("x509_subject_alternative_name", ())
@@ -127,20 +137,21 @@ class Server:
         return silo
 
     def _read(self, silo: str, stream: _Stream, requests: Iterator[bytes]) -> None:
-        self._on_event(Joined(silo))
+        self._on_event(Joined(silo, stream.number))
         assembler = Assembler(self._tag, self._max_state_bytes)
-        left = Left(silo, "stream ended")
+        left = Left(silo, "stream ended", stream=stream.number)
         try:
             for chunk in requests:
                 frame = assembler.feed(chunk)
                 if frame is not None:
                     self._on_event(Received(silo, frame))
         except TransportError as error:
-            left = Left(silo, error.message, refused=True)
+            left = Left(silo, error.message, refused=True, stream=stream.number)
             stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             stream.context.set_details(error.message)
         except grpc.RpcError as error:
-            left = Left(silo, str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            left = Left(silo, reason, stream=stream.number)
         stream.outgoing.put(None)
         with self._lock:
             current = self._streams.get(silo) is stream

@@ -95,7 +95,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
     def install(name: str, source: str) -> Path:
         site = tmp_path / "site"
         info = site / f"{name}-1.0.dist-info"
-        info.mkdir(parents=True)
+        info.mkdir(parents=True, exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         module = f"plugin_{name}_{tmp_path.name}".replace("-", "_")
         (info / "entry_points.txt").write_text(f"[fl_core]\n{name} = {module}\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Fl, children_of, spec
+from tests.integration.conftest import PROBE, Fl, children_of, spec
 
 SpecFile = Callable[..., Path]
 SILOS = spec()["silos"]
@@ -151,6 +151,75 @@ def test_a_faulty_model_ends_the_run_with_its_name(
     assert not multiprocessing.active_children()
     left = set(children_of(os.getpid())) - before
     assert [pid for pid in left if "fl silo" in _title(pid) or "fl aggregator" in _title(pid)] == []
+
+
+STRATEGY = """
+    from fl_core.hookspecs import hookimpl
+    from fl_core.strategies.fedavg import FedAvg
+
+    class Broken(FedAvg):
+        name = "broken"
+
+        def {method}(self, *arguments):
+            {body}
+
+    @hookimpl
+    def register_strategies(register):
+        register(Broken)
+"""
+HOOK = """
+    from fl_core.hookspecs import hookimpl
+
+    @hookimpl
+    def {hook}({arguments}):
+        raise LookupError("hook went wrong")
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "said"),
+    [
+        ("select", "return []", ["'broken' in select, round 1", "chose []"]),
+        ("select", "return ['nowhere']", ["'broken' in select", "nowhere"]),
+        ("finish", "raise KeyError('w')", ["'broken' in finish, round 1", "KeyError"]),
+        ("add", "raise KeyError('w')", ["'broken' in add, round 1", "KeyError"]),
+    ],
+)
+def test_a_faulty_strategy_ends_the_run_with_its_name(
+    fl: Fl,
+    spec_file: SpecFile,
+    plugin: Callable[[str, str], Path],
+    method: str,
+    body: str,
+    said: list,
+) -> None:
+    plugin("probe", PROBE.replace('("fedavg",)', '("broken",)'))
+    plugin("broken", STRATEGY.format(method=method, body=body))
+    outcome = fl("run", spec_file(model={"name": "probe"}, strategy={"name": "broken"}))
+    assert outcome.code == 16, outcome.err
+    for words in said:
+        assert words in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments"),
+    [
+        ("before_run", "run_id"),
+        ("after_run", "status"),
+        ("before_round", "round"),
+        ("after_round", "metrics"),
+        ("before_fit", "context"),
+        ("after_fit", "update"),
+    ],
+)
+def test_a_hook_that_raises_ends_the_run_with_its_name(
+    fl: Fl, spec_file: SpecFile, plugin: Callable[[str, str], Path], hook: str, arguments: str
+) -> None:
+    plugin("hooked", HOOK.format(hook=hook, arguments=arguments))
+    outcome = fl("run", spec_file())
+    assert outcome.code == 11, outcome.err
+    for words in (f"hook {hook}", "LookupError", "hook went wrong", "FL_PLUGINS"):
+        assert words in outcome.err
 
 
 def _title(pid: int) -> str:

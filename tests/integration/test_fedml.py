@@ -52,3 +52,16 @@ def test_importing_fedml_leaves_the_process_as_it_was(tmp_path) -> None:
         [sys.executable, str(tmp_path / "probe.py")], capture_output=True, text=True, check=False
     )
     assert outcome.stdout.splitlines()[-1:] == ["held"], outcome.stderr
+
+
+def test_what_roles_are_forked_from_has_imported_what_they_need() -> None:
+    code = (
+        "import sys, fl_core.fork_server\n"
+        "from fl_core.local import warm_up\n"
+        "wanted = {'torch', 'fedml', 'grpc', 'fl_core.roles.silo', 'fl_core.roles.aggregator'}\n"
+        "print(sorted(wanted - sys.modules.keys()), flush=True)\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (outcome.stdout.strip(), outcome.returncode) == ("[]", 0), outcome.stderr

@@ -398,7 +398,7 @@ def test_a_silos_second_stream_takes_the_place_of_its_first(listen, dial, first_
     assert listening.next() == Joined("a")
     with pytest.raises(grpc.RpcError) as caught:
         next(first)
-    assert caught.value.code() is grpc.StatusCode.CANCELLED
+    assert caught.value.code() is grpc.StatusCode.ABORTED
     listening.server.send("a", Frame(5))
     assert second.frame().kind == 5
     second.client.send(Frame(6))
@@ -471,3 +471,23 @@ def test_a_message_over_a_chunk_is_not_even_read(listen, silo):
         with pytest.raises(grpc.RpcError):
             next(call)
     assert [type(event) for event in listening.until(Left)] == [Joined, Left]
+
+
+def test_two_processes_with_one_silos_certificate_do_not_evict_each_other_for_ever(listen, dial):
+    listening = listen()
+    first = dial(listening.port)
+    assert first.next() == Joined(AGGREGATOR)
+    second = dial(listening.port)
+    assert second.next() == Joined(AGGREGATOR)
+    left = first.next()
+    assert isinstance(left, Left)
+    assert left.refused
+    assert "another process" in left.reason
+    listening.server.send("a", Frame(5))
+    assert second.frame().kind == 5
+
+
+def test_grpc_imported_before_fl_core_is_refused(monkeypatch, aggregator):
+    monkeypatch.setattr("fl_core.transport.channel.GRPC_CAME_FIRST", True)
+    with pytest.raises(TransportError, match="before fl_core"):
+        Server(aggregator, "f", ["a"], "run", 1000, print)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_core.dataset import Category, Label, Number, Schema, canonical
+from fl_core.dataset import Category, Label, Number, Schema, as_number, canonical
 from fl_core.datasets.csv import CsvDataset, CsvParams, read_schema, read_table
 from fl_core.errors import DataError
 
@@ -286,3 +286,16 @@ def test_a_schema_that_is_not_yaml_is_refused(tmp_path, content):
         read_schema(path)
     with pytest.raises(DataError, match="No such file"):
         read_schema(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("text", ["1_000", "٣", "nan", "inf", "1e200", "0x10", "1 2"])
+def test_what_only_python_takes_for_a_number_is_none(text):
+    assert as_number(text) is None
+    assert canonical(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1", 1.0), ("-2.5", -2.5), (".7", 0.7), ("3.", 3.0), ("+1E-3", 0.001)]
+)
+def test_numbers_are_plain_or_scientific(text, number):
+    assert as_number(text) == number

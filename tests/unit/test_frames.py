@@ -25,7 +25,7 @@ from fl_core.transport.frames import (
 
 TAG = run_tag("run-1")
 LIMIT = 4 * MAX_CHUNK
-HEADER = struct.Struct("!3sBHxx16sIIQ32s")
+HEADER = struct.Struct("!3sBHxx16sIIQ")
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -64,9 +64,9 @@ def packed(
         1,
         len(meta) if meta_length is None else meta_length,
         len(state) if state_length is None else state_length,
-        hashlib.sha256(meta + state).digest() if digest is None else digest,
     )
-    return head + meta + state
+    right = hashlib.sha256(head + meta + state).digest()
+    return head + (right if digest is None else digest) + meta + state
 
 
 def refused(*pieces: bytes, limit: int = LIMIT) -> str:
@@ -90,7 +90,7 @@ def test_frames_follow_one_another_on_a_stream(several):
 def test_the_helper_packs_as_frames_do():
     frame = Frame(3, 1, {}, b"abc")
     assert list(chunks(frame, TAG)) == [packed(state=b"abc")]
-    assert HEADER.size == HEADER_BYTES
+    assert HEADER.size + 32 == HEADER_BYTES
 
 
 FIRST = MAX_CHUNK - HEADER_BYTES - len('{"a":1}')

@@ -24,6 +24,20 @@ def register_strategies(register):
 """
 
 
+MODEL = """
+from fl_core.hookspecs import hookimpl
+from fl_core.model import Model, ModelParams
+
+class Mine(Model):
+    name = "mine"
+    {attributes}
+
+@hookimpl
+def register_models(register):
+    register(Mine)
+"""
+
+
 class Site:
     """A folder of made-up distributions on ``sys.path``."""
 
@@ -128,18 +142,24 @@ def test_two_plugins_with_one_name_are_refused_with_both_distributions(site, all
     plugins = load()
     with pytest.raises(PluginError) as caught:
         plugins.strategy("same")
-    assert caught.value.message == (
-        "strategy 'same' is registered by two distributions: one-dist and two-dist"
-    )
+    assert caught.value.message == ("strategy 'same' is registered by one-dist and by two-dist")
     assert "FL_PLUGINS" in caught.value.remedy
     assert of(plugins, "one-dist").error == of(plugins, "two-dist").error == caught.value.message
     assert plugins.strategy("fedavg").name == "fedavg"
 
 
+def test_of_three_plugins_with_one_name_all_are_named(site, allow):
+    for name in ("a-dist", "b-dist", "c-dist"):
+        site.install(name, STRATEGY.format(name="same"))
+    allow("a-dist,b-dist,c-dist")
+    with pytest.raises(PluginError, match="by a-dist and by b-dist and by c-dist"):
+        load().strategy("same")
+
+
 def test_a_plugin_cannot_take_the_place_of_a_built_in_strategy(site, allow):
     site.install("impostor", STRATEGY.format(name="fedavg"))
     allow("impostor")
-    with pytest.raises(PluginError, match=r"'fedavg' .* fl-core and impostor"):
+    with pytest.raises(PluginError, match=r"'fedavg' .* fl-core and by impostor"):
         load().strategy("fedavg")
 
 
@@ -192,6 +212,13 @@ def register_models(register):
         ),
         (STRATEGY.format(name="Not A Name"), "registered the name 'Not A Name'"),
         (STRATEGY.format(name=3), "registered the name 3"),
+        ("import sys\nsys.exit('no')", "SystemExit: no"),
+        (
+            "from fl_core.hookspecs import hookimpl\n@hookimpl\ndef befor_round(run_id): ...",
+            "befor_round",
+        ),
+        (MODEL.format(attributes="Params = ModelParams"), "names no strategy"),
+        (MODEL.format(attributes='strategies = ("fedavg",)'), "has no Params"),
     ],
 )
 def test_a_plugin_that_fails_is_named_and_harms_no_other(site, allow, code, error):

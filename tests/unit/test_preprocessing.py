@@ -212,3 +212,28 @@ def test_sums_that_cannot_be_are_refused_with_the_silos_name(change):
     state = {name: array for name, array in state.items() if array is not None}
     with pytest.raises(UpdateError, match="silo 'a' sent feature sums"):
         Moments.from_state(state, 2, "a")
+
+
+@pytest.mark.parametrize(
+    ("offset", "spread"), [(1.7e9, 962.0), (0.0, 1e-9), (1e-7, 1e-7), (-1e12, 1e6)]
+)
+def test_a_feature_far_from_zero_or_tiny_is_not_taken_for_a_constant(offset, spread):
+    rows = offset + spread * np.random.default_rng(0).standard_normal((400, 1))
+    scaling = pooled([rows[:150], rows[150:]])
+    assert scaling.deviation[0] == pytest.approx(rows.std(), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "squares"),
+    [
+        (1.0, 3.0, 1.0),
+        (2.0, 1.7e308, 1e200),
+        (1.0, 0.0, 1e300),
+        (2.0**41, 0.0, 0.0),
+        (0.0, 1.0, 1.0),
+    ],
+)
+def test_sums_that_no_rows_can_have_are_refused(count, total, squares):
+    state = {"count": np.array([count]), "total": np.array([total]), "squares": np.array([squares])}
+    with pytest.raises(UpdateError, match="'mallory'"):
+        Moments.from_state(state, 1, "mallory")

@@ -213,3 +213,15 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, content):
     (tmp_path / runs.MANIFEST_FILE).write_bytes(content)
     with pytest.raises(RunFolderError, match="manifest"):
         runs.open_run(tmp_path)
+
+
+def test_metrics_and_specs_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"id": "a", "status": "completed", "spec": {"future": 1}})
+    )
+    (tmp_path / "metrics.jsonl").write_text("{}\ngarbage\n{}\n")
+    run = runs.open_run(tmp_path)
+    with pytest.raises(RunFolderError, match="not one of this version"):
+        _ = run.spec
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl cannot be read"):
+        run.metrics()

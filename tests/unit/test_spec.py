@@ -292,3 +292,9 @@ def test_the_json_schema_describes_every_field_and_its_bounds():
     assert fields.keys() == RunSpec.model_fields.keys()
     assert (fields["rounds"]["minimum"], fields["rounds"]["maximum"]) == (1, 100_000)
     assert schema()["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", ["aggregator", "pooled"])
+def test_a_silo_cannot_have_the_name_of_something_else(tmp_path, name):
+    error = refused(write(tmp_path, changed("hungary", name)))
+    assert "something else" in error.message
