@@ -16,8 +16,6 @@ from fl_core.errors import UpdateError
 from fl_core.state import State
 
 BINS = 1024
-HUGE = 1e30
-"""No loss, time or size is larger."""
 _CLIP = 1e-7
 
 
@@ -103,16 +101,16 @@ class Scores:
         }
 
     @classmethod
-    def from_state(cls, state: State, prefix: str, silo: str) -> Scores:
-        """The counts that ``silo`` sent. Raises UpdateError when they cannot be counts."""
+    def from_state(cls, state: State, prefix: str) -> Scores:
+        """The counts that a silo sent. Raises UpdateError when they cannot be counts."""
         shapes = {"negative": (BINS,), "positive": (BINS,), "correct": (1,), "loss_sum": (1,)}
         for name, shape in shapes.items():
             array = state.get(f"{prefix}.{name}")
             kind = np.float64 if name == "loss_sum" else np.int64
             if array is None or array.shape != shape or array.dtype != kind:
-                raise UpdateError(f"silo {silo!r} sent no valid {prefix}.{name}", "see its log")
+                raise UpdateError(f"sent no valid {prefix}.{name}", "see its log")
             if not np.isfinite(array).all() or (array < 0).any() or (array > 2**40).any():
-                raise UpdateError(f"silo {silo!r} sent impossible {prefix}.{name}", "see its log")
+                raise UpdateError(f"sent impossible {prefix}.{name}", "see its log")
         scores = cls(
             state[f"{prefix}.negative"],
             state[f"{prefix}.positive"],
@@ -120,7 +118,7 @@ class Scores:
             float(state[f"{prefix}.loss_sum"][0]),
         )
         if scores.correct > scores.count:
-            raise UpdateError(f"silo {silo!r} sent more correct rows than rows", "see its log")
+            raise UpdateError(f"sent more correct {prefix} rows than rows", "see its log")
         return scores
 
 

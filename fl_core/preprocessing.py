@@ -106,8 +106,8 @@ class Moments:
         return {"count": self.count, "total": self.total, "squares": self.squares}
 
     @classmethod
-    def from_state(cls, state: State, width: int, silo: str) -> Moments:
-        """The sums that ``silo`` sent. Raises UpdateError when they cannot be sums."""
+    def from_state(cls, state: State, width: int) -> Moments:
+        """The sums that a silo sent. Raises UpdateError when they cannot be sums."""
         names = {"count", "total", "squares"}
         good = state.keys() == names and all(
             a.shape == (width,) and a.dtype == np.float64 and np.isfinite(a).all()
@@ -115,7 +115,7 @@ class Moments:
         )
         if not good:
             raise UpdateError(
-                f"silo {silo!r} sent feature sums that are not {width} finite numbers each",
+                f"sent feature sums that are not {width} finite numbers each",
                 "every silo must use the same schema",
             )
         sums = cls(**state)
@@ -126,9 +126,7 @@ class Moments:
             or ((sums.squares < 0) | (sums.squares > 1e250)).any()
             or (np.abs(sums.total) > bound).any()
         ):
-            raise UpdateError(
-                f"silo {silo!r} sent feature sums that no rows can have", "see the silo's log"
-            )
+            raise UpdateError("sent feature sums that no rows can have", "see the silo's log")
         return sums
 
 
@@ -162,6 +160,14 @@ class Scaling:
         return {"mean": self.mean, "deviation": self.deviation}
 
     @classmethod
-    def from_state(cls, state: State) -> Scaling:
-        """The scaling that the aggregator sent."""
+    def from_state(cls, state: State, width: int) -> Scaling:
+        """The scaling that the aggregator sent. Raises UpdateError when it cannot be one."""
+        good = state.keys() == {"mean", "deviation"} and all(
+            a.shape == (width,) and a.dtype == np.float64 and np.isfinite(a).all()
+            for a in state.values()
+        )
+        if not good or (state["deviation"] <= 0).any():
+            raise UpdateError(
+                f"the aggregator sent no valid scaling of {width} features", "see its log"
+            )
         return cls(state["mean"], state["deviation"])

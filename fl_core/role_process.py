@@ -18,7 +18,7 @@ from fl_core import plugins as plugin_loader
 from fl_core.errors import FlError, Interrupted
 from fl_core.files import storing
 from fl_core.job import resolve
-from fl_core.role import RoleConfig
+from fl_core.role import RoleConfig, Tell
 from fl_core.spec import SpecSource
 
 _log = logging.getLogger("fl_core.role_process")
@@ -61,22 +61,25 @@ def main(config: RoleConfig, events: Connection) -> None:
     raise SystemExit(error.exit_code)
 
 
-def _run(config: RoleConfig, tell: Any) -> None:
+def _run(config: RoleConfig, tell: Tell) -> None:
     plugins = plugin_loader.load()
     source = SpecSource("run file", {})
     job = resolve(config.spec, source, plugins, config.spec_folder)
-    role = "aggregator" if config.silo is None else "silo"
-    if config.silo is None:
-        from fl_core.roles.aggregator import run
-    else:
-        from fl_core.roles.silo import run
+    who = {"role": "aggregator" if config.silo is None else "silo", "silo": config.silo}
+    plugins.call("before_run", run_id=config.run_id, spec=config.spec, **who)
     status = "failed"
-    plugins.call("before_run", run_id=config.run_id, spec=config.spec, role=role, silo=config.silo)
     try:
-        run(config, job, plugins, tell)
+        if config.silo is None:
+            from fl_core.roles import aggregator
+
+            aggregator.run(config, job, plugins, tell)
+        else:
+            from fl_core.roles import silo
+
+            silo.run(config, job, plugins)
         status = "completed"
     finally:
-        plugins.call("after_run", run_id=config.run_id, status=status, role=role, silo=config.silo)
+        plugins.call("after_run", run_id=config.run_id, status=status, **who)
 
 
 def _log_to_file(config: RoleConfig) -> None:

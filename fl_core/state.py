@@ -5,7 +5,6 @@ Format: https://github.com/huggingface/safetensors. Sizes are checked before mem
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -108,6 +107,8 @@ def check_same_form(
             )
 
 
-def digest(data: bytes) -> str:
-    """SHA-256 of encoded bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+def under(state: Mapping[str, np.ndarray], prefix: str) -> State:
+    """The arrays whose names start with ``prefix``, named without it."""
+    return {
+        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
+    }

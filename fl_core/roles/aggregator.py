@@ -5,26 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from fl_core import metrics as scoring
 from fl_core import rounds
 from fl_core import state as states
 from fl_core.errors import ERRORS, FlError, RoleError, UpdateError
 from fl_core.files import write_atomic
 from fl_core.job import Job
-from fl_core.metrics import Scores, Value
-from fl_core.model import Update
 from fl_core.plugins import Plugins, blamed
-from fl_core.preprocessing import Moments, Scaling
+from fl_core.preprocessing import Scaling
 from fl_core.role import PATIENCE_SECONDS, RoleConfig, Tell
+from fl_core.roles import answers
 from fl_core.roles import communication as wire
 from fl_core.roles.communication import Communication
 from fl_core.roles.fedml import FedMLServerManager, Message, arguments
-from fl_core.roles.silo import FAILED, MODEL, SCALING
-from fl_core.runs import MODEL_FILE, PREPROCESSING_FILE, SCORES_FILE, preprocessing, score_counts
+from fl_core.roles.scoreboard import Scoreboard
+from fl_core.runs import (
+    METRICS_FILE,
+    MODEL_FILE,
+    PREPROCESSING_FILE,
+    SCORES_FILE,
+    preprocessing,
+    score_counts,
+)
 from fl_core.seeding import derive
-from fl_core.tracking import local as names
 from fl_core.tracking.local import MetricsFile
 from fl_core.transport import channel
 from fl_core.transport.frames import Frame
@@ -65,18 +68,13 @@ class Aggregator(FedMLServerManager):
         self._engine = rounds.Engine(
             self._silos, self._spec.rounds, self._select, PATIENCE_SECONDS, time.monotonic()
         )
-        self._metrics = MetricsFile(config.folder / "metrics.jsonl", config.run_id)
-        self._moments: dict[str, Moments] = {}
-        self._rows: dict[str, dict[str, int]] = {}
+        self._metrics = MetricsFile(config.folder / METRICS_FILE, config.run_id)
+        self._board = Scoreboard(self._metrics, self._silos)
+        self._sums: dict[str, answers.Sums] = {}
         self._scaling: Scaling | None = None
         self._state: states.State = {}
         self._encoded: dict[bool, bytes] = {}
         self._told_scaling: set[str] = set()
-        self._scores: dict[str, tuple[Scores, Scores]] = {}
-        self._losses: dict[str, tuple[float, int]] = {}
-        self._final: dict[str, tuple[Scores, Scores]] = {}
-        self._round_start = 0.0
-        self._aggregate_seconds = 0.0
         self._error: FlError | None = None
         self._goodbye: float | None = None
         self._gone: set[str] = set()
@@ -136,11 +134,11 @@ class Aggregator(FedMLServerManager):
 
     def handle_message_client_status_update(self, msg_params: Message) -> None:
         """FedML's statuses, and that a silo cannot go on."""
-        if msg_params.get("client_status") == FAILED:
+        if msg_params.get("client_status") == wire.FAILED:
             silo = self._sender(msg_params)
             code = msg_params.get_params().get("code")
             title = ERRORS[code].title if isinstance(code, int) and code in ERRORS else "unknown"
-            self._refuse(silo, RoleError(f"silo {silo!r} failed: {title}", "see the silo's log"))
+            self._refuse(silo, 0, RoleError(f"failed: {title}", "see the silo's log"))
         else:
             super().handle_message_client_status_update(msg_params)
 
@@ -153,7 +151,7 @@ class Aggregator(FedMLServerManager):
         if self._goodbye is not None:
             self._depart(silo)
         elif message.get("refused"):
-            self._refuse(silo, UpdateError(f"silo {silo!r}: {reason}", "see the silo's log"))
+            self._refuse(silo, 0, UpdateError(reason, "see the silo's log"))
         else:
             _log.warning("silo %s left: %s", silo, reason)
             self._tell({"event": "left", "silo": silo, "reason": reason})
@@ -165,10 +163,10 @@ class Aggregator(FedMLServerManager):
             return
         try:
             width = len(self._job.schema.features)
-            self._moments[silo] = Moments.from_state(self._arrays(message, silo), width, silo)
-            self._rows[silo] = _rows(message.get("rows"), silo)
+            arrays = self.com_manager.arrays(message)
+            self._sums[silo] = answers.sums(message.get_params(), arrays, width)
         except UpdateError as error:
-            self._refuse(silo, error)
+            self._refuse(silo, 0, error)
             return
         self._advance(rounds.Summed(silo))
 
@@ -179,33 +177,21 @@ class Aggregator(FedMLServerManager):
         if not self._engine.wants(rounds.Updated, silo, round):
             return
         try:
-            loss, seconds = (_positive(params.get(key), silo) for key in ("loss", "seconds"))
-            weight = params.get("weight")
-            if not isinstance(weight, int) or not 1 <= weight <= self._rows[silo]["train"]:
-                raise UpdateError(
-                    f"weight {weight!r} is not 1 to {self._rows[silo]['train']}, its training rows",
-                    "the weight of an update is the number of rows that it was trained on",
-                )
-            arrays = self._arrays(msg_params, silo)
-            states.check_finite(arrays, "update")
-            update = Update(arrays, weight, {"loss": loss})
+            arrays = self.com_manager.arrays(msg_params)
+            answer = answers.trained(params, arrays, self._sums[silo].rows)
             with blamed(f"{self._strategy} in check, round {round},"):
-                self._job.strategy.check(update)
+                self._job.strategy.check(answer.update)
             with blamed(f"{self._model} in check_update, round {round},"):
-                self._job.model.check_update(update)
+                self._job.model.check_update(answer.update)
         except UpdateError as error:
-            named = UpdateError(f"silo {silo!r}, round {round}: {error.message}", error.remedy)
-            self._refuse(silo, named)
+            self._refuse(silo, round, error)
             return
         start = time.perf_counter()
         with blamed(f"{self._strategy} in add, round {round},"):
-            self._job.strategy.add(silo, update)
-        self._aggregate_seconds += time.perf_counter() - start
-        self._losses[silo] = (loss, weight)
-        self._log(silo, round, names.TRAINING_LOSS, Value(loss))
-        self._log(silo, round, names.FIT_SECONDS, Value(seconds))
-        self._log(silo, round, names.BYTES_UP, Value(float(params[wire.BYTES])))
-        self._tell({"event": "updated", "silo": silo, "round": round, "loss": loss})
+            self._job.strategy.add(silo, answer.update)
+        seconds = time.perf_counter() - start
+        self._board.trained(silo, round, answer, params[wire.BYTES], seconds)
+        self._tell({"event": "updated", "silo": silo, "round": round, "loss": answer.loss})
         self._advance(rounds.Updated(silo, round))
 
     def _take_scores(self, message: Message) -> None:
@@ -214,21 +200,12 @@ class Aggregator(FedMLServerManager):
         if not self._engine.wants(rounds.Scored, silo, round):
             return
         try:
-            arrays = self._arrays(message, silo)
-            parts = {part: Scores.from_state(arrays, part, silo) for part in ("validation", "test")}
-            for part, scores in parts.items():
-                if scores.count != self._rows[silo][part]:
-                    raise UpdateError(
-                        f"silo {silo!r}, round {round}: scores of {scores.count} {part} rows, "
-                        f"not {self._rows[silo][part]}",
-                        "see the silo's log",
-                    )
-            seconds = _positive(params.get("seconds"), silo)
+            arrays = self.com_manager.arrays(message)
+            answer = answers.scored(params, arrays, self._sums[silo].rows)
         except UpdateError as error:
-            self._refuse(silo, error)
+            self._refuse(silo, round, error)
             return
-        self._scores[silo] = (parts["validation"], parts["test"])
-        self._log(silo, round, names.SCORE_SECONDS, Value(seconds))
+        self._board.scored(silo, round, answer)
         self._advance(rounds.Scored(silo, round))
 
     # What the engine wants
@@ -274,21 +251,18 @@ class Aggregator(FedMLServerManager):
         return chosen
 
     def _prepare(self) -> None:
-        ordered = [self._moments[silo] for silo in self._silos]
-        self._scaling = Scaling.pooled(ordered)
+        self._scaling = Scaling.pooled(self._sums[silo].moments for silo in self._silos)
         with blamed(f"{self._model} in initial_state"):
             self._state = self._job.model.initial_state(derive(self._spec.seed, "init"))
         states.check_finite(self._state, f"initial state of {self._model}")
-        self._tell({"event": "rows", "rows": {silo: self._rows[silo] for silo in self._silos}})
+        rows = {silo: self._sums[silo].rows for silo in self._silos}
+        self._tell({"event": "rows", "rows": rows})
 
     def _begin(self, round: int) -> None:
         self._plugins.call("before_round", run_id=self._config.run_id, round=round)
-        self._encoded = {}
-        self._aggregate_seconds = 0.0
-        self._losses = {}
         with blamed(f"{self._strategy} in start, round {round},"):
             self._job.strategy.start(self._state)
-        self._round_start = time.perf_counter()
+        self._board.begin()
         self._tell({"event": "round", "round": round, "rounds": self._spec.rounds})
 
     def _send_state(self, silo: str, round: int, fit: bool) -> None:
@@ -298,16 +272,16 @@ class Aggregator(FedMLServerManager):
         params = {wire.ROUND: round, wire.ARRAYS: encoded, "fit": fit, "options": options}
         self.send_message(wire.message(wire.STATE, 0, self._ranks[silo], **params))
         self._told_scaling.add(silo)
-        self._log(silo, round, names.BYTES_DOWN, Value(float(len(encoded))))
+        self._board.sent(silo, round, len(encoded))
         self._tell({"event": "sent", "silo": silo, "round": round, "fit": fit})
 
     def _encode(self, with_scaling: bool) -> bytes:
         """The state as it travels, encoded once for all silos."""
         if with_scaling not in self._encoded:
-            arrays = {MODEL + name: array for name, array in self._state.items()}
+            arrays = {wire.MODEL + name: array for name, array in self._state.items()}
             if with_scaling:
                 assert self._scaling is not None
-                arrays |= {SCALING + name: a for name, a in self._scaling.as_state().items()}
+                arrays |= {wire.SCALING + name: a for name, a in self._scaling.as_state().items()}
             encoded = states.encode(arrays)
             if len(encoded) > self._spec.max_state_bytes:
                 raise UpdateError(
@@ -323,48 +297,22 @@ class Aggregator(FedMLServerManager):
         with blamed(f"{self._strategy} in finish, round {round},"):
             self._state = self._job.strategy.finish()
         self._encoded = {}
-        end = time.perf_counter()
-        self._aggregate_seconds += end - start
         states.check_finite(self._state, f"aggregated state of round {round}")
-        weight = sum(weight for _, weight in self._losses.values())
-        loss = sum(self._losses[silo][0] * self._losses[silo][1] for silo in sorted(self._losses))
-        self._log(None, round, names.TRAINING_LOSS, Value(loss / weight))
-        self._log(None, round, names.ROUND_SECONDS, Value(end - self._round_start))
-        self._log(None, round, names.AGGREGATE_SECONDS, Value(self._aggregate_seconds))
+        self._board.aggregated(round, time.perf_counter() - start)
 
     def _report(self, round: int) -> None:
-        pooled = [
-            Scores.pooled(self._scores[silo][part] for silo in self._silos) for part in (0, 1)
-        ]
-        for silo in self._silos:
-            self._log_scores(silo, round, *self._scores[silo])
-        figures = self._log_scores(None, round, *pooled)
-        self._final, self._scores = self._scores, {}
+        figures = self._board.report(round)
         _log.info("round %d: %s", round, figures)
         self._tell({"event": "scored", "round": round, "figures": figures})
         run_id = self._config.run_id
         self._plugins.call("after_round", run_id=run_id, round=round, metrics=figures)
-
-    def _log_scores(
-        self, silo: str | None, round: int, validation: Scores, test: Scores
-    ) -> dict[str, float | None]:
-        figures = {
-            names.VALIDATION_AUC: validation.auc(),
-            names.TEST_AUC: test.auc(),
-            names.TEST_LOSS: test.loss(),
-            names.TEST_ACCURACY: test.accuracy(),
-        }
-        for name, value in figures.items():
-            self._log(silo, round, name, value)
-        return {name: value.number for name, value in figures.items()}
 
     def _complete(self) -> None:
         folder = self._config.folder
         assert self._scaling is not None
         write_atomic(folder / MODEL_FILE, states.encode(self._state))
         write_atomic(folder / PREPROCESSING_FILE, preprocessing(self._job.schema, self._scaling))
-        tests = {silo: scores[1] for silo, scores in self._final.items()}
-        write_atomic(folder / SCORES_FILE, score_counts(tests))
+        write_atomic(folder / SCORES_FILE, score_counts(self._board.final_tests))
         with blamed(f"{self._model} in export"):
             exported = self._job.model.export(self._state)
         for name, content in exported.items():
@@ -382,11 +330,14 @@ class Aggregator(FedMLServerManager):
         if self._goodbye is not None and self._gone == set(self._silos):
             self.finish()
 
-    def _refuse(self, silo: str, error: FlError) -> None:
-        _log.error("%s", error.message)
+    def _refuse(self, silo: str, round: int, error: FlError) -> None:
+        """End the run, since what a silo sent cannot be used; round 0 is before the first."""
+        place = f"silo {silo!r}, round {round}" if round else f"silo {silo!r}"
+        named = type(error)(f"{place}: {error.message}", error.remedy)
+        _log.error("%s", named.message)
         self._gone.add(silo)
-        self._error = self._error or error
-        self._advance(rounds.Failed(silo, error.message))
+        self._error = self._error or named
+        self._advance(rounds.Failed(silo, named.message))
 
     def finish(self) -> None:
         """End the loop and the streams."""
@@ -398,32 +349,8 @@ class Aggregator(FedMLServerManager):
         if self._error is not None:
             raise self._error
 
-    def _arrays(self, message: Message, silo: str) -> states.State:
-        try:
-            return self.com_manager.arrays(message)
-        except UpdateError as error:
-            raise UpdateError(f"silo {silo!r}: {error.message}", error.remedy) from error
-
     def _sender(self, message: Message) -> str:
         return self._by_rank[message.get_sender_id()]
-
-    def _log(self, silo: str | None, round: int, name: str, value: Value) -> None:
-        self._metrics.log("aggregator" if silo is None else "silo", silo, round, name, value)
-
-
-def _positive(value: Any, silo: str) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < scoring.HUGE:
-        raise UpdateError(f"silo {silo!r} sent the figure {value!r}", "see the silo's log")
-    return float(value)
-
-
-def _rows(value: Any, silo: str) -> dict[str, int]:
-    parts = ("train", "validation", "test")
-    if isinstance(value, dict) and all(
-        isinstance(value.get(part), int) and 0 <= value[part] < 2**40 for part in parts
-    ):
-        return {part: value[part] for part in parts}
-    raise UpdateError(f"silo {silo!r} sent no valid numbers of rows", "see the silo's log")
 
 
 def run(config: RoleConfig, job: Job, plugins: Plugins, tell: Tell) -> None:

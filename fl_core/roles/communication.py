@@ -29,6 +29,11 @@ MAX_WAITING = 4
 
 ARRAYS = MyMessage.MSG_ARG_KEY_MODEL_PARAMS
 ROUND = "round"
+SCALING = "scaling/"
+MODEL = "model/"
+"""What the names of a state message's arrays start with."""
+FAILED = "FAILED"
+"""The status of a silo that cannot go on, beside FedML's own."""
 BYTES = "bytes"
 """Size of the state as it travelled."""
 _ENVELOPE = {Message.MSG_ARG_KEY_TYPE, Message.MSG_ARG_KEY_SENDER, Message.MSG_ARG_KEY_RECEIVER}

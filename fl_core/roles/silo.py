@@ -15,7 +15,7 @@ from fl_core.metrics import Scores
 from fl_core.model import FitContext, Update
 from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Moments, Parts, Scaling
-from fl_core.role import PATIENCE_SECONDS, RoleConfig, Tell
+from fl_core.role import PATIENCE_SECONDS, RoleConfig
 from fl_core.roles import communication as wire
 from fl_core.roles.communication import Communication
 from fl_core.roles.fedml import ClientMasterManager, Message, arguments
@@ -24,9 +24,6 @@ from fl_core.transport.client import AGGREGATOR, Client
 from fl_core.transport.frames import Frame
 
 _log = logging.getLogger(__name__)
-FAILED = "FAILED"
-SCALING = "scaling/"
-MODEL = "model/"
 
 
 class _Dialled:
@@ -107,10 +104,9 @@ class Silo(ClientMasterManager):
         params = msg_params.get_params()
         round = params[wire.ROUND]
         arrays = self.com_manager.arrays(msg_params)
-        scaling = {n.removeprefix(SCALING): a for n, a in arrays.items() if n.startswith(SCALING)}
-        state = {n.removeprefix(MODEL): a for n, a in arrays.items() if n.startswith(MODEL)}
+        scaling, state = states.under(arrays, wire.SCALING), states.under(arrays, wire.MODEL)
         if scaling:
-            self._scale(Scaling.from_state(scaling))
+            self._scale(Scaling.from_state(scaling, len(self._job.schema.features)))
         if self._scaled is None:
             raise TransportError("the aggregator sent a state before the scaling", "see its log")
         if round > 1:
@@ -196,7 +192,7 @@ class Silo(ClientMasterManager):
 
         Only the kind of error leaves the silo: its text may hold values of rows.
         """
-        self._answer(wire.STATUS, client_status=FAILED, code=error.exit_code)
+        self._answer(wire.STATUS, client_status=wire.FAILED, code=error.exit_code)
 
     def _answer(self, kind: int, **params: Any) -> None:
         self.send_message(wire.message(kind, self.rank, 0, **params))
@@ -207,7 +203,7 @@ class Silo(ClientMasterManager):
         self.com_manager.stop_receive_message()
 
 
-def run(config: RoleConfig, job: Job, plugins: Plugins, tell: Tell) -> None:
+def run(config: RoleConfig, job: Job, plugins: Plugins) -> None:
     """Take part in a run as a silo, until the aggregator ends it. Raises FlError."""
     assert config.silo is not None
     parts = job.load(config.silo)

@@ -186,10 +186,10 @@ def test_labels_and_test_rows_pass_through_scaling():
 
 def test_sums_and_scaling_survive_the_way():
     moments = Moments.of(numbered([0, 1, 1]))
-    back = Moments.from_state(moments.as_state(), 1, "a")
+    back = Moments.from_state(moments.as_state(), 1)
     assert (back.count, back.total, back.squares) == (3, 3, 5)
     scaling = Scaling.pooled([back])
-    again = Scaling.from_state(scaling.as_state())
+    again = Scaling.from_state(scaling.as_state(), 1)
     assert (again.mean, again.deviation) == (scaling.mean, scaling.deviation)
 
 
@@ -210,8 +210,8 @@ def test_sums_and_scaling_survive_the_way():
 def test_sums_that_cannot_be_are_refused_with_the_silos_name(change):
     state = Moments.of(as_table(np.ones((3, 2)))).as_state() | change
     state = {name: array for name, array in state.items() if array is not None}
-    with pytest.raises(UpdateError, match="silo 'a' sent feature sums"):
-        Moments.from_state(state, 2, "a")
+    with pytest.raises(UpdateError, match="sent feature sums"):
+        Moments.from_state(state, 2)
 
 
 @pytest.mark.parametrize(
@@ -235,5 +235,22 @@ def test_a_feature_far_from_zero_or_tiny_is_not_taken_for_a_constant(offset, spr
 )
 def test_sums_that_no_rows_can_have_are_refused(count, total, squares):
     state = {"count": np.array([count]), "total": np.array([total]), "squares": np.array([squares])}
-    with pytest.raises(UpdateError, match="'mallory'"):
-        Moments.from_state(state, 1, "mallory")
+    with pytest.raises(UpdateError, match="no rows can have"):
+        Moments.from_state(state, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": np.array([np.nan])},
+        {"deviation": np.array([0.0])},
+        {"deviation": np.array([1.0, 1.0])},
+        {"mean": np.array([1], dtype=np.int64)},
+        {"extra": np.array([1.0])},
+    ],
+    ids=str,
+)
+def test_a_scaling_that_cannot_be_is_refused(change):
+    state = Scaling(np.zeros(1), np.ones(1)).as_state() | change
+    with pytest.raises(UpdateError, match="no valid scaling of 1 features"):
+        Scaling.from_state(state, 1)

@@ -18,8 +18,8 @@ from fl_core.state import (
     check_finite,
     check_same_form,
     decode,
-    digest,
     encode,
+    under,
 )
 
 MIB = 1024 * 1024
@@ -219,5 +219,6 @@ def test_a_state_has_its_own_form(state):
     check_same_form({name: array.copy() for name, array in state.items()}, state, "copy")
 
 
-def test_digest_is_sha_256():
-    assert digest(b"").startswith("e3b0c44298fc1c14")
+@given(st.dictionaries(st.sampled_from(["a/x", "a/y", "b/x", "a"]), st.just(np.ones(1))))
+def test_arrays_under_a_prefix_are_named_without_it(state):
+    assert set(under(state, "a/")) == {name[2:] for name in state if name.startswith("a/")}
