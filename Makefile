@@ -18,7 +18,7 @@ PACKAGES := .venv/.packages-$(or $(TORCH_BACKEND),default)
 .DELETE_ON_ERROR:
 # test runs its parts in the order given, so that pytest's verdict is the last line.
 .NOTPARALLEL:
-.PHONY: help setup demo test lint test-install lock quality bench clean
+.PHONY: help setup demo test lint test-install lock quality search bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ lint: setup ## ruff, basedpyright, import-linter
 quality: setup ## the accuracy figures, over the seeds: benchmarks/results
 	$(BIN)/python -m benchmarks.quality
 
+search: setup ## the hyper-parameters of the examples, by validation rows only: benchmarks/results
+	$(BIN)/python -m benchmarks.search
+
 bench: setup ## the performance figures, beside stock FedML
 	$(BIN)/python -m benchmarks.bench
 
@@ -59,17 +62,22 @@ clean: ## removes what make made, not runs/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# Not `uv pip sync`, which would remove the plugins that a user has put there. What the lock no longer
+# names stays as well, until make clean.
+INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps
+# To pip, torch's two builds are one version: only the other build must be replaced.
+CPU_TORCH := $(wildcard .venv/lib/*/site-packages/torch-*+cpu.dist-info)
+
 # The index of the CPU builds keeps files of its own, so the lock's hashes cannot cover torch there.
 $(PACKAGES): requirements/lock.txt .venv/.uv
 	@rm -f .venv/.packages-*
 ifeq ($(TORCH_BACKEND),cpu)
 	awk '/^[a-z]/ { keep = !/^(torch|triton|nvidia-[^=]*|cuda-[^=]*)==/ } keep' $< > .venv/lock-cpu.txt
-	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes \
-	  .venv/lock-cpu.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --torch-backend cpu \
+	$(INSTALL) --require-hashes -r .venv/lock-cpu.txt
+	$(INSTALL) $(if $(CPU_TORCH),,--reinstall-package torch) --torch-backend cpu \
 	  "$$(grep -o '^torch==[^ ;]*' $<)"
 else
-	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $<
+	$(INSTALL) $(if $(CPU_TORCH),--reinstall-package torch) --require-hashes -r $<
 endif
 	@touch $@
 

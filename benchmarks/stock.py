@@ -32,7 +32,9 @@ ENVIRONMENT = ROOT / "build" / "bench-fedml"
 GPU = re.compile(r"(torch|torchvision|triton|nvidia-[^=]*|cuda-[^=]*)==")
 """What a CPU build of PyTorch comes without, or from an index with hashes of its own."""
 HOST = "127.0.0.1"
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+THREADS: dict[str, str] = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
 
 
 def environment() -> Path:

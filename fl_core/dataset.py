@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+from fl_core.fields import Strict
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LARGEST = 1e100
@@ -43,7 +41,7 @@ def as_number(text: str) -> float | None:
 
 def _no_boolean(code: object) -> object:
     if isinstance(code, bool):
-        raise ValueError("YAML reads an unquoted yes, no, on, off, true or false so: quote it")
+        raise ValueError("must be text or a number")
     return code
 
 
@@ -51,18 +49,33 @@ Code = Annotated[str | int | float, BeforeValidator(_no_boolean)]
 """A cell's value as a schema names it."""
 
 
-class Number(_Strict):
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(repr(text) for text in sorted(texts))
+
+
+class Number(Strict):
     """A numeric column; one feature."""
 
     kind: Literal["number"] = "number"
-    minimum: float | None = Field(None, description="smallest value that can be true")
-    maximum: float | None = Field(None, description="largest value that can be true")
+    minimum: float | None = Field(
+        None, allow_inf_nan=False, description="smallest value that can be true"
+    )
+    maximum: float | None = Field(
+        None, allow_inf_nan=False, description="largest value that can be true"
+    )
     missing: tuple[Code, ...] = Field(
         default=(), description="codes that mean 'not known', beside blank"
     )
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Number:
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"minimum {canonical(low)} is over maximum {canonical(high)}")
+        return self
 
-class Category(_Strict):
+
+class Category(Strict):
     """A categorical column: one 0/1 feature for each value but the first, the reference."""
 
     kind: Literal["category"]
@@ -76,10 +89,13 @@ class Category(_Strict):
         texts = [canonical(value) for value in self.values]
         if len(set(texts)) != len(texts):
             raise ValueError("values must be distinct")
+        both = set(texts) & {canonical(code) for code in self.missing}
+        if both:
+            raise ValueError(f"{_listed(both)} stands in both values and missing")
         return self
 
 
-class Label(_Strict):
+class Label(Strict):
     """The column to predict, and which of its values are positive."""
 
     column: str
@@ -90,18 +106,21 @@ class Label(_Strict):
     def _disjoint(self) -> Label:
         both = {canonical(v) for v in self.negative} & {canonical(v) for v in self.positive}
         if both:
-            raise ValueError(f"{sorted(both)} stand in both negative and positive")
+            raise ValueError(f"{_listed(both)} stands in both negative and positive")
         return self
 
 
 Column = Annotated[Number | Category, Field(discriminator="kind")]
 
 
-class Schema(_Strict):
+class Schema(Strict):
     """What a table's columns mean. Columns of a file that the schema does not name are ignored."""
 
-    columns: dict[str, Column] = Field(min_length=1)
-    label: Label
+    columns: dict[str, Column] = Field(
+        min_length=1,
+        examples=[{"age": {"kind": "number"}}],
+    )
+    label: Label = Field(examples=[{"column": "ill", "negative": [0], "positive": [1]}])
     missing: Literal["drop", "impute"] = Field(
         "drop",
         description="rows with a missing feature: left out, or filled with the federated mean "
@@ -146,7 +165,7 @@ class Table:
         return Table(self.features[index], self.labels[index], test)
 
 
-class DatasetParams(_Strict):
+class DatasetParams(Strict):
     """Base of a dataset's parameters."""
 
 

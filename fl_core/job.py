@@ -9,13 +9,17 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from fl_core import state as states
 from fl_core.dataset import Dataset, Schema
-from fl_core.errors import FlError, ParameterError, SpecError, nearest
+from fl_core.errors import DataError, FlError, ParameterError, SpecError, nearest
+from fl_core.fields import field_error
 from fl_core.model import Model
-from fl_core.plugins import Plugins
+from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Parts, split
-from fl_core.spec import RunSpec, SpecSource, field_error
+from fl_core.seeding import derive
+from fl_core.spec import RunSpec
 from fl_core.strategies import Strategy
+from fl_core.yaml_file import SpecSource
 
 T = TypeVar("T")
 P = TypeVar("P", bound=BaseModel)
@@ -34,7 +38,14 @@ class Job:
     def load(self, silo: str) -> Parts:
         """The silo's rows in their parts. Raises DataError."""
         data = next(one.data for one in self.spec.silos if one.name == silo)
-        return split(self.dataset.load(silo, data), self.spec.split, silo)
+        table = self.dataset.load(silo, data)
+        try:
+            return split(table, self.spec.split, silo)
+        except DataError as error:
+            if data is None:
+                raise
+            file = self.dataset.folder / data
+            raise DataError(f"{file}: {error.message}", error.remedy) from error
 
 
 def resolve(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -> Job:
@@ -53,12 +64,18 @@ def resolve(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -
             f"use one of: {', '.join(model_class.strategies)}",
         )
     if dataset_class.silos:
-        for i, silo in enumerate(spec.silos):
+        for silo in spec.silos:
             if silo.name not in dataset_class.silos:
                 raise SpecError(
-                    f"{source.where(['silos', str(i)])}: dataset {spec.dataset.name!r} has no silo "
+                    f"{source.silo(silo.name)}: dataset {spec.dataset.name!r} has no silo "
                     f"{silo.name!r}",
                     nearest(silo.name, list(dataset_class.silos)),
+                )
+            if silo.data is not None:
+                raise SpecError(
+                    f"{source.silo(silo.name, 'data')}: dataset {spec.dataset.name!r} takes no "
+                    f"data path (value {silo.data!r})",
+                    "remove it, or use dataset 'csv' for files of your own",
                 )
     dataset = dataset_class(_params(dataset_class.Params, spec, source, "dataset"), folder)
     schema = dataset.schema()
@@ -69,6 +86,24 @@ def resolve(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -
         model_class(_params(model_class.Params, spec, source, "model"), schema),
         strategy_class(_params(strategy_class.Params, spec, source, "strategy")),
     )
+
+
+def check_initial_state(job: Job, source: SpecSource) -> None:
+    """Make the state that round 1 starts from, to see that it can travel.
+
+    Raises ParameterError when it is over max_state_bytes, UpdateError when its arrays are of a kind
+    that cannot travel, RoleError for whatever the model raises.
+    """
+    what = f"model {job.spec.model.name!r}"
+    with blamed(f"{what} in initial_state"):
+        state = job.model.initial_state(derive(job.spec.seed, "init"))
+        size = len(states.encode(state))
+    if size > job.spec.max_state_bytes:
+        raise ParameterError(
+            f"{source.where(['max_state_bytes'])}: the initial state of {what} has {size} bytes, "
+            f"over the limit of {job.spec.max_state_bytes}",
+            f"write `max_state_bytes: {size}` or more in the run file, or make the model smaller",
+        )
 
 
 def model_of(spec: RunSpec, schema: Schema, plugins: Plugins) -> Model:
@@ -89,7 +124,10 @@ def _located(source: SpecSource, field: str, find: Callable[[], T]) -> T:
 
 
 def _params(kind: type[P], spec: RunSpec, source: SpecSource, field: str) -> P:
+    params = getattr(spec, field).params
     try:
-        return kind.model_validate(getattr(spec, field).params)
+        return kind.model_validate(params)
     except ValidationError as error:
-        raise field_error(error, source, [field, "params"], ParameterError, kind) from error
+        see = f"see `fl plugins` and the README of what `{field}.name` chooses"
+        place = [field, "params"]
+        raise field_error(error, params, source, ParameterError, kind, see, place) from error

@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from fl_core import report, role_process, runs
-from fl_core.errors import FlError, Interrupted, RoleError, StorageError, from_dict
+from fl_core.errors import FlError, Interrupted, RoleError, from_dict
 from fl_core.files import storing
 from fl_core.job import Job
-from fl_core.plugins import Plugins
+from fl_core.plugins import Plugins, described
 from fl_core.role import RoleConfig
 from fl_core.runs import Run
 from fl_core.transport.identity import Authority, Identity
@@ -59,11 +59,24 @@ def warm_up(preload: Sequence[str] = ()) -> None:
         os.environ[name] = "1"
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY_PATH:
         tempfile.tempdir = "/tmp"  # noqa: S108 - a folder of our own is made in it
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
-    context = _context()
-    context.set_forkserver_preload([*preload, "fl_core.fork_server"])
-    forkserver.ensure_running()
+    _context().set_forkserver_preload([*preload, "fl_core.fork_server"])
+    # A Ctrl-C reaches every process of the terminal; what it means is for this one to decide. And
+    # no module is to come from the folder in which `fl` happens to be called.
+    safe_path = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        resource_tracker.ensure_running()  # before SIGINT is blocked: its start unblocks that
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if safe_path is not None:
+            os.environ["PYTHONSAFEPATH"] = safe_path
 
 
 def run(
@@ -88,33 +101,48 @@ def run(
     }
     manifest = runs.describe(run_id, job.spec, job.schema, plugins, fingerprints)
     federation = _Federation(job, run_id, folder, spec_folder, on_event)
-    error: FlError | None = None
+    error: FlError | None = FlError("the run ended abruptly", "this is a bug of fl-core")
     start = time.monotonic()
     with _Interrupts() as interrupts:
         runs.create(folder, manifest)
         try:
             federation.run(aggregator, identities, port)
+            error = None
         except FlError as known:
             error = known
         except KeyboardInterrupt:
             error = Interrupted("the run was interrupted", f"what there is stands in {folder}")
-        interrupts.ignore()
-        federation.stop()
-        manifest |= {"rows": federation.rows, "seconds": round(time.monotonic() - start, 3)}
-        try:
-            finished = Run(folder, runs.conclude(folder, manifest, error))
-            report.write(finished)
-        except StorageError as full:
-            raise error or full from full
+        except BrokenPipeError:
+            error = Interrupted("what read the output is gone", f"what there is stands in {folder}")
+        except Exception as unknown:
+            error = FlError(described(unknown), "this is a bug of fl-core, or of what called it")
+            raise
+        finally:
+            interrupts.ignore()
+            federation.stop()
+            manifest |= {"rows": federation.rows, "seconds": round(time.monotonic() - start, 3)}
+            finished = _conclude(folder, manifest, error)
     if error is not None:
         raise error
     return finished
 
 
-class _Interrupts:
-    """Within the block, the first SIGINT or SIGTERM is a KeyboardInterrupt, others are ignored."""
+def _conclude(folder: Path, manifest: dict[str, Any], error: FlError | None) -> Run:
+    """Write manifest and report; what goes wrong with that does not hide the run's own error."""
+    try:
+        finished = Run(folder, runs.conclude(folder, manifest, error))
+        report.write(finished)
+    except Exception as failure:
+        if error is None:
+            raise
+        raise error from failure
+    return finished
 
-    _signals = (signal.SIGINT, signal.SIGTERM)
+
+class _Interrupts:
+    """Within the block, the first signal to end is a KeyboardInterrupt, others are ignored."""
+
+    _signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __enter__(self) -> _Interrupts:
         self._before = [signal.signal(number, self._interrupt) for number in self._signals]
@@ -129,7 +157,7 @@ class _Interrupts:
         raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """Ignore both from now on: what is left to do is short and must be whole."""
+        """Ignore them from now on: what is left to do is short and must be whole."""
         for number in self._signals:
             signal.signal(number, signal.SIG_IGN)
 

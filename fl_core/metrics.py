@@ -33,7 +33,6 @@ class Scores:
 
     negative: np.ndarray
     positive: np.ndarray
-    correct: int
     loss_sum: float
 
     @classmethod
@@ -47,7 +46,6 @@ class Scores:
         return cls(
             np.bincount(bins[~positive], minlength=BINS),
             np.bincount(bins[positive], minlength=BINS),
-            int(((scores >= 0.5) == positive).sum()),
             float(losses.sum()),
         )
 
@@ -56,13 +54,12 @@ class Scores:
         """The scores of all ``parts`` together, in the order given."""
         negative = np.zeros(BINS, dtype=np.int64)
         positive = np.zeros(BINS, dtype=np.int64)
-        correct, loss_sum = 0, 0.0
+        loss_sum = 0.0
         for part in parts:
             negative = negative + part.negative
             positive = positive + part.positive
-            correct += part.correct
             loss_sum += part.loss_sum
-        return cls(negative, positive, correct, loss_sum)
+        return cls(negative, positive, loss_sum)
 
     @property
     def count(self) -> int:
@@ -79,8 +76,11 @@ class Scores:
         return Value(wins / (negatives * positives))
 
     def accuracy(self) -> Value:
-        """Share of rows on the right side of 0.5."""
-        return Value(self.correct / self.count) if self.count else Value(None, "no rows")
+        """Share of rows on the right side of 0.5, which is an edge between bins."""
+        if not self.count:
+            return Value(None, "no rows")
+        correct = int(self.negative[: BINS // 2].sum() + self.positive[BINS // 2 :].sum())
+        return Value(correct / self.count)
 
     def loss(self) -> Value:
         """Mean log loss."""
@@ -96,30 +96,38 @@ class Scores:
         return {
             f"{prefix}.negative": self.negative.astype(np.int64),
             f"{prefix}.positive": self.positive.astype(np.int64),
-            f"{prefix}.correct": np.array([self.correct], dtype=np.int64),
             f"{prefix}.loss_sum": np.array([self.loss_sum], dtype=np.float64),
         }
 
     @classmethod
     def from_state(cls, state: State, prefix: str) -> Scores:
         """The counts that a silo sent. Raises UpdateError when they cannot be counts."""
-        shapes = {"negative": (BINS,), "positive": (BINS,), "correct": (1,), "loss_sum": (1,)}
+        shapes = {"negative": (BINS,), "positive": (BINS,), "loss_sum": (1,)}
         for name, shape in shapes.items():
             array = state.get(f"{prefix}.{name}")
             kind = np.float64 if name == "loss_sum" else np.int64
             if array is None or array.shape != shape or array.dtype != kind:
-                raise UpdateError(f"sent no valid {prefix}.{name}", "see its log")
+                raise UpdateError(f"sent no valid {prefix}.{name}", "see the silo's log")
             if not np.isfinite(array).all() or (array < 0).any() or (array > 2**40).any():
-                raise UpdateError(f"sent impossible {prefix}.{name}", "see its log")
+                raise UpdateError(f"sent impossible {prefix}.{name}", "see the silo's log")
         scores = cls(
             state[f"{prefix}.negative"],
             state[f"{prefix}.positive"],
-            int(state[f"{prefix}.correct"][0]),
             float(state[f"{prefix}.loss_sum"][0]),
         )
-        if scores.correct > scores.count:
-            raise UpdateError(f"sent more correct {prefix} rows than rows", "see its log")
+        least, most = scores._loss_bounds()
+        if not least <= scores.loss_sum <= most:
+            raise UpdateError(f"sent {prefix} losses that its scores cannot have", "see its log")
         return scores
+
+    def _loss_bounds(self) -> tuple[float, float]:
+        """The smallest and largest sum of losses that rows in these bins can have."""
+        edges = np.clip(np.arange(BINS + 1) / BINS, _CLIP, 1 - _CLIP)
+        of_positive, of_negative = -np.log(edges), -np.log1p(-edges)
+        least = (self.positive * of_positive[1:] + self.negative * of_negative[:-1]).sum()
+        most = (self.positive * of_positive[:-1] + self.negative * of_negative[1:]).sum()
+        slack = 1e-9 * (1 + self.count)
+        return float(least) - slack, float(most) + slack
 
 
 def roc(scores: Scores) -> tuple[np.ndarray, np.ndarray]:

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from fl_core.dataset import Schema, Table
+from fl_core.fields import Strict
 from fl_core.state import State
 
 
-class ModelParams(BaseModel):
+class ModelParams(Strict):
     """Base of a model's hyper-parameters: unknown names are refused, values are not changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def blamed(what: str) -> Iterator[None]:
     except Exception as error:
         raise RoleError(
             f"{what} raised {described(error)}",
-            "the traceback is in the role's log; report it to the plugin's author",
+            "report it to the plugin's author; a role's traceback is in its log",
         ) from error
 
 

@@ -6,17 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fl_core.dataset import Table
+from fl_core.dataset import Category, Schema, Table
 from fl_core.errors import DataError, UpdateError
+from fl_core.fields import Strict
 from fl_core.state import State
 
 
-class SplitSpec(BaseModel):
+class SplitSpec(Strict):
     """How a silo's rows become training, validation and test rows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     test: float = Field(0.34, gt=0, lt=1, description="fraction of rows for testing")
     validation: float = Field(0.15, ge=0, lt=1, description="fraction of the training rows")
@@ -106,8 +105,12 @@ class Moments:
         return {"count": self.count, "total": self.total, "squares": self.squares}
 
     @classmethod
-    def from_state(cls, state: State, width: int) -> Moments:
-        """The sums that a silo sent. Raises UpdateError when they cannot be sums."""
+    def from_state(cls, state: State, schema: Schema, rows: int) -> Moments:
+        """The sums that a silo of ``rows`` training rows sent.
+
+        Raises UpdateError when they are not those of so many rows within the schema's bounds.
+        """
+        width = len(schema.features)
         names = {"count", "total", "squares"}
         good = state.keys() == names and all(
             a.shape == (width,) and a.dtype == np.float64 and np.isfinite(a).all()
@@ -119,15 +122,36 @@ class Moments:
                 "every silo must use the same schema",
             )
         sums = cls(**state)
-        # By Cauchy and Schwarz no rows can have other sums; beyond the bounds pooling overflows.
-        bound = np.sqrt(sums.count.clip(0)) * np.sqrt(sums.squares.clip(0)) * (1 + 1e-9)
+        low, high = _bounds(schema)
+        slack = 1 + 1e-9
+        # By Cauchy and Schwarz no rows have a total over `spread`; beyond 1e250 pooling overflows.
+        spread = np.sqrt(sums.count.clip(0)) * np.sqrt(sums.squares.clip(0)) * slack
+        spread += 1e-150  # squares of less than that are 0
+        largest = sums.count * np.minimum(np.maximum(low**2, high**2), 1e200) * slack
         if (
-            ((sums.count < 0) | (sums.count > 2**40)).any()
-            or ((sums.squares < 0) | (sums.squares > 1e250)).any()
-            or (np.abs(sums.total) > bound).any()
+            ((sums.count < 0) | (sums.count > rows)).any()
+            or ((sums.squares < 0) | (sums.squares > largest)).any()
+            or (np.abs(sums.total) > spread).any()
         ):
-            raise UpdateError("sent feature sums that no rows can have", "see the silo's log")
+            raise UpdateError(
+                "sent feature sums that no rows within the schema's bounds can have",
+                "see the silo's log",
+            )
         return sums
+
+
+def _bounds(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each feature; infinite where the schema does not say."""
+    low: list[float] = []
+    high: list[float] = []
+    for column in schema.columns.values():
+        if isinstance(column, Category):
+            low += [0.0] * (len(column.values) - 1)
+            high += [1.0] * (len(column.values) - 1)
+        else:
+            low.append(-np.inf if column.minimum is None else column.minimum)
+            high.append(np.inf if column.maximum is None else column.maximum)
+    return np.array(low), np.array(high)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import threading
 import traceback
@@ -31,6 +32,8 @@ def main(config: RoleConfig, events: Connection) -> None:
     """
     # The terminal sends Ctrl-C to the whole group; what it means is for the starter to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold key and rows
     signal.signal(signal.SIGTERM, _terminate)
     setproctitle.setproctitle(f"fl {config.name} ({config.run_id})")
     _leave_with_parent()
@@ -38,7 +41,10 @@ def main(config: RoleConfig, events: Connection) -> None:
 
     def tell(event: dict[str, Any]) -> None:
         with lock:
-            events.send_bytes(json.dumps(event).encode())
+            try:
+                events.send_bytes(json.dumps(event).encode())
+            except OSError:  # nobody is left to tell
+                os._exit(Interrupted.exit_code)
 
     error: FlError | None = None
     try:

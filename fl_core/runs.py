@@ -7,12 +7,12 @@ log, and whatever the model exports.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import platform
 import re
 import secrets
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fl_core import state as states
 from fl_core.dataset import Schema
@@ -42,9 +42,49 @@ SILOS_FOLDER = "silos"
 DEFAULT_ROOT = Path("runs")
 
 
+class _Choice(BaseModel):
+    name: str
+
+
+class _Spec(BaseModel):
+    model: _Choice
+
+
+class _Error(BaseModel):
+    code: int
+    message: str
+
+
+class _Manifest(BaseModel):
+    """What every manifest holds, and what ``fl runs`` shows of it."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str
+    status: str
+    started: str
+    spec: _Spec
+    seconds: float | None = None
+    error: _Error | None = None
+
+
+class _Figure(BaseModel):
+    """A row of metrics.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    round: int
+    silo: str | None
+    value: float | None
+
+
+_FIGURES = TypeAdapter(list[_Figure])
+
+
 def new_id(name: str) -> str:
-    """``NAME-YYYYMMDD-HHMMSS-XXXX``: readable, in order, and never given twice."""
-    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """``NAME-YYYYMMDD-HHMMSS-XXXXXXXX``: readable, in order of time (UTC), its end random."""
+    return f"{name}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 def create(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -55,7 +95,7 @@ def create(folder: Path, manifest: Mapping[str, Any]) -> None:
     with storing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)  # logs hold tracebacks, and these may hold values of rows
         except FileExistsError as error:
             raise RunFolderError(
                 f"run folder {folder} exists", "choose another with --out, or remove it"
@@ -167,7 +207,6 @@ def score_counts(tests: Mapping[str, Scores]) -> str:
                 [int(i), int(scores.negative[i]), int(scores.positive[i])]
                 for i in np.flatnonzero(scores.negative + scores.positive)
             ],
-            "correct": scores.correct,
             "loss_sum": scores.loss_sum,
         }
         for silo, scores in tests.items()
@@ -200,9 +239,13 @@ class Run:
         """
         path = self.folder / METRICS_FILE
         try:
-            return tracking.read(path) if path.exists() else []
-        except (OSError, ValueError) as error:
+            rows = tracking.read(path) if path.exists() else []
+            _FIGURES.validate_python(rows)
+        except ValidationError as error:
+            raise RunFolderError(f"{path} {_first(error)}", "restore it") from error
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"{path} cannot be read: {error}", "restore it") from error
+        return rows
 
     def state(self) -> states.State:
         """The final state. Raises RunFolderError when the run has none."""
@@ -227,9 +270,7 @@ class Run:
             scores = Scores.pooled([])
             for i, negative, positive in fields["counts"]:
                 scores.negative[i], scores.positive[i] = negative, positive
-            result[silo] = Scores(
-                scores.negative, scores.positive, fields["correct"], fields["loss_sum"]
-            )
+            result[silo] = Scores(scores.negative, scores.positive, fields["loss_sum"])
         return result
 
     def _file(self, name: str) -> bytes:
@@ -252,21 +293,33 @@ class Run:
 def find(name: str, root: Path = DEFAULT_ROOT) -> Run:
     """A run by its id, or by its folder's path. Raises RunFolderError."""
     for folder in (Path(name), root / name):
-        if (folder / MANIFEST_FILE).is_file():
+        try:
+            found = (folder / MANIFEST_FILE).is_file()
+        except OSError:  # a name that no file can have
+            continue
+        if found:
             return open_run(folder)
-    known = [run.manifest["id"] for run in every(root)]
-    raise RunFolderError(f"no run {name!r} here or in {root}", nearest(name, known))
+    runs = every(root)
+    for run in runs:  # --out gives a folder another name
+        if run.manifest["id"] == name:
+            return run
+    known = [run.manifest["id"] for run in runs]
+    raise RunFolderError(f"no run {name!r:.300} here or in {root}", nearest(name, known))
 
 
 def open_run(folder: Path) -> Run:
-    """The run of a folder. Raises RunFolderError when its manifest cannot be read."""
+    """The run of a folder. Raises RunFolderError when its manifest is none, or cannot be read."""
     path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        _Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise RunFolderError(
+            f"{path} is no run's manifest: {_first(error)}", "restore it"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}", "restore it") from error
-    if not isinstance(manifest, dict) or not {"id", "status", "spec"} <= manifest.keys():
-        raise RunFolderError(f"{path} is no run's manifest", "restore it")
     return Run(folder, manifest)
 
 
@@ -278,8 +331,21 @@ def every(root: Path = DEFAULT_ROOT) -> list[Run]:
             runs.append(open_run(path.parent))
         except RunFolderError:
             continue
-    return sorted(runs, key=lambda run: run.manifest.get("started", ""))
+    return sorted(runs, key=lambda run: (_started(run), run.manifest["id"]))
+
+
+def _started(run: Run) -> dt.datetime:
+    try:
+        return dt.datetime.fromisoformat(run.manifest["started"]).astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # no time, and so before all others
+        return dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
+def _first(error: ValidationError) -> str:
+    """The first of pydantic's complaints: where, and what."""
+    first = error.errors(include_url=False)[0]
+    return f"has a wrong {'.'.join(str(part) for part in first['loc']) or 'form'}: {first['msg']}"
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"

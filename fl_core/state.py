@@ -5,6 +5,7 @@ Format: https://github.com/huggingface/safetensors. Sizes are checked before mem
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -105,6 +106,16 @@ def check_same_form(
                 f"the global state's is {wanted.dtype}{list(wanted.shape)}",
                 "every silo must run the same version and parameters of the model plugin",
             )
+
+
+def fingerprint(state: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        digest.update(f"{name!r} {array.dtype} {state[name].shape}".encode())
+        digest.update(array.data)
+    return digest.digest()
 
 
 def under(state: Mapping[str, np.ndarray], prefix: str) -> State:

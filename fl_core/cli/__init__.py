@@ -2,64 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import sys
+import traceback
 from collections.abc import Sequence
-
-import click
-
-from fl_core.cli import plugins, predict, run, runs, spec
-from fl_core.errors import FlError, Interrupted
-
-PAGE = "docs/errors/{code}.md"
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="fl-core", prog_name="fl")
-def cli() -> None:
-    """Train a model together without handing over data."""
-
-
-for _command in (
-    run.run,
-    run.check,
-    plugins.plugins,
-    plugins.datasets,
-    spec.spec,
-    predict.predict,
-    runs.runs,
-    runs.report,
-):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``fl`` and exit: 0, 2 for a wrong call, or the error's code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = cli.main(list(arguments), prog_name="fl", standalone_mode=False)
+        status = _run(arguments)
+    except KeyboardInterrupt:  # while the commands were imported
+        sys.stderr.write("interrupted\n")
+        status = 130
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    # Imported here, so that a Ctrl-C in the second that this takes ends as any other does.
+    import click
+
+    from fl_core.cli.commands import cli
+    from fl_core.cli.console import colour
+    from fl_core.cli.errors import drop_output, tell, tell_wrong_call
+    from fl_core.errors import FlError, Interrupted
+    from fl_core.plugins import described
+
+    as_json = "--json" in arguments
+    try:
+        status = cli.main(arguments, prog_name="fl", standalone_mode=False, color=colour())
     except click.exceptions.Abort:
-        _tell(Interrupted("interrupted"), "--json" in arguments)
-        status = Interrupted.exit_code
+        tell(Interrupted("interrupted"), as_json)
+        return Interrupted.exit_code
     except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        tell_wrong_call(error, as_json)
+        return error.exit_code
     except FlError as error:
-        _tell(error, "--json" in arguments)
-        status = error.exit_code
+        tell(error, as_json)
+        return error.exit_code
     except BrokenPipeError:  # the reader of our output has enough
-        sys.stderr.close()
-        status = 0
-    sys.exit(status or 0)
-
-
-def _tell(error: FlError, as_json: bool) -> None:
-    """An error for people on stderr, for programs on stdout."""
-    if as_json:
-        click.echo(json.dumps({"event": "error", "error": error.as_dict()}))
-        return
-    label = click.style(f"error {error.exit_code} ({error.title}):", fg="red", bold=True)
-    click.echo(f"{label} {error.message}", err=True)
-    if error.remedy:
-        click.echo(f"  what to do: {error.remedy}", err=True)
-    click.echo(f"  more: {PAGE.format(code=error.exit_code)}", err=True)
+        drop_output()
+        return 0
+    except Exception as bug:  # noqa: BLE001 - the last resort of the program: a numbered exit code
+        traceback.print_exc()
+        tell(FlError(described(bug), "this is a bug of fl-core: report it"), as_json)
+        return FlError.exit_code
+    return status or 0

@@ -18,17 +18,26 @@ def plugins(as_json: bool) -> None:
 
     FL_PLUGINS (a comma-separated list of distributions) restricts which are loaded.
     """
-    loaded = plugin_loader.load().plugins
+    loaded = plugin_loader.load()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(plugin) for plugin in loaded], indent=2))
+        known = [dataclasses.asdict(plugin) for plugin in loaded.plugins]
+        click.echo(json.dumps(known, indent=2))
         return
-    rows = table("plugin", "distribution", "version", "models", "strategies", "datasets")
-    for plugin in loaded:
-        offers = (plugin.models, plugin.strategies, plugin.datasets)
-        listed = (", ".join(names) for names in offers)
-        rows.add_row(plugin.name, plugin.distribution, plugin.version, *listed)
-    console().print(rows)
-    for plugin in loaded:
+    offers = ("models", "strategies", "datasets")
+    rows = [
+        [
+            plugin.name,
+            plugin.distribution,
+            plugin.version,
+            *(", ".join(getattr(plugin, offer)) for offer in offers),
+        ]
+        for plugin in loaded.plugins
+    ]
+    columns = ("plugin", "distribution", "version", *offers)
+    console().print(table(columns, rows, lists=offers, drop=("version", "distribution")))
+    for name, strategy in sorted(loaded.strategies.items()):
+        click.echo(f"strategy {name}: {strategy.description}")
+    for plugin in loaded.plugins:
         if plugin.error:
             click.echo(f"{plugin.name} ({plugin.distribution}) failed: {plugin.error}")
 

@@ -26,6 +26,7 @@ FINAL_COLUMNS = (
     (names.TEST_ACCURACY, "test accuracy"),
     (names.TEST_LOSS, "test loss"),
 )
+DROPPED_FIRST = ("training loss", "validation AUC", "test loss", "test accuracy")
 
 
 @contextmanager
@@ -110,11 +111,17 @@ class _LiveTable:
                 self._bar.update(self._task, completed=event["round"])
 
     def __rich__(self) -> RenderableType:
-        silos = table("silo", "state", "training rows", "training loss", right=2)
-        for silo, row in self._silos.items():
-            rows = "" if row["rows"] is None else str(row["rows"])
-            loss = "" if row["loss"] is None else _shown(row["loss"])
-            silos.add_row(silo, f"{row['state']:8}", rows, loss)
+        columns = ("silo", "state", "training rows", "training loss")
+        rows = [
+            [
+                silo,
+                f"{row['state']:8}",
+                "" if row["rows"] is None else str(row["rows"]),
+                "" if row["loss"] is None else _shown(row["loss"]),
+            ]
+            for silo, row in self._silos.items()
+        ]
+        silos = table(columns, rows, right=2, drop=columns[:1:-1])
         figures = "   ".join(f"{name} {_shown(value)}" for name, value in self._figures.items())
         return Group(self._title, silos, self._bar, figures)
 
@@ -146,8 +153,9 @@ def final_figures(run: Run) -> dict[str, dict[str, float | None]]:
 
 def print_figures(run: Run) -> None:
     """A table of the final figures: a row a silo, and the pooled ones."""
-    rows = table("", *(heading for _, heading in FINAL_COLUMNS), right=len(FINAL_COLUMNS))
-    for silo, figures in final_figures(run).items():
-        cells = [_shown(figures[name]) if name in figures else "" for name, _ in FINAL_COLUMNS]
-        rows.add_row(silo, *cells, style="bold" if silo == "pooled" else "")
-    console().print(rows)
+    rows = [
+        [silo, *(_shown(figures[name]) if name in figures else "" for name, _ in FINAL_COLUMNS)]
+        for silo, figures in final_figures(run).items()
+    ]
+    columns = ("", *(heading for _, heading in FINAL_COLUMNS))
+    console().print(table(columns, rows, right=len(FINAL_COLUMNS), drop=DROPPED_FIRST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -10,23 +11,37 @@ import click
 from fl_core import local, report, runs
 from fl_core import plugins as plugin_loader
 from fl_core import spec as run_spec
+from fl_core.cli.errors import tell
 from fl_core.cli.progress import progress, summary
-from fl_core.errors import FlError, SpecError, nearest
-from fl_core.job import Job, resolve
+from fl_core.errors import FlError, RunFolderError, SpecError, nearest
+from fl_core.job import Job, check_initial_state, resolve
 from fl_core.plugins import Plugins
+from fl_core.yaml_file import SpecSource
 
 
-def _settings(settings: tuple[str, ...], seed: int | None) -> list[str]:
-    return [*settings, *([] if seed is None else [f"seed={seed}"])]
+@dataclass(frozen=True)
+class _Prepared:
+    """A job whose run file is good; its state and data are not looked at yet."""
+
+    job: Job
+    plugins: Plugins
+    source: SpecSource
+
+    def check(self) -> dict[str, dict[str, int]]:
+        """Each silo's rows by part. Raises FlError when training could not begin."""
+        check_initial_state(self.job, self.source)
+        return {silo: self.job.load(silo).counts for silo in self.job.spec.silo_names}
 
 
-def _prepare(file: Path, settings: list[str], silos: str | None) -> tuple[Job, Plugins]:
+def _prepare(
+    file: Path, settings: tuple[str, ...], silos: str | None, seed: int | None
+) -> _Prepared:
     """The job that a run file describes. Raises FlError for whatever is wrong with it."""
-    spec, source = run_spec.load(file, settings)
+    spec, source = run_spec.load(file, settings, seed)
     if silos is not None:
         spec = _only(spec, [name.strip() for name in silos.split(",")])
     plugins = plugin_loader.load()
-    return resolve(spec, source, plugins, file.parent), plugins
+    return _Prepared(resolve(spec, source, plugins, file.parent), plugins, source)
 
 
 def _only(spec: run_spec.RunSpec, names: list[str]) -> run_spec.RunSpec:
@@ -73,21 +88,32 @@ def run(
     as_json: bool,
 ) -> None:
     """Run the federated training that FILE describes, all of it on this machine."""
-    job, plugins = _prepare(file, _settings(settings, seed), silos)
+    prepared = _prepare(file, settings, silos, seed)
+    job = prepared.job
     local.warm_up(job.model.preload)
-    for silo in job.spec.silo_names:  # before a folder or a role is made
-        job.load(silo)
+    prepared.check()  # before a folder or a role is made
     report.prepare()  # while the roles' imports take their seconds
     run_id = runs.new_id(job.spec.name)
     folder = out or runs.DEFAULT_ROOT / run_id
     try:
         with progress(job.spec, run_id, as_json) as on_event:
-            finished = local.run(job, plugins, run_id, folder, file.parent, port, on_event)
-    except FlError:
+            finished = local.run(job, prepared.plugins, run_id, folder, file.parent, port, on_event)
+    except FlError as error:
+        if not _is_of(folder, run_id):
+            raise
         if not as_json and (folder / runs.REPORT_FILE).exists():
             click.echo(f"report: {folder / runs.REPORT_FILE}", err=True)
-        raise
+        tell(error, as_json, run=run_id, folder=str(folder))
+        raise click.exceptions.Exit(error.exit_code) from error
     summary(finished, as_json)
+
+
+def _is_of(folder: Path, run_id: str) -> bool:
+    """Whether the folder was made by that run, and not before it."""
+    try:
+        return runs.open_run(folder).manifest["id"] == run_id
+    except RunFolderError:
+        return False
 
 
 @click.command()
@@ -100,8 +126,8 @@ def check(
     file: Path, settings: tuple[str, ...], silos: str | None, seed: int | None, as_json: bool
 ) -> None:
     """Check everything that can be known before training: spec, plugins, parameters, data."""
-    job, _ = _prepare(file, _settings(settings, seed), silos)
-    rows = {silo: job.load(silo).counts for silo in job.spec.silo_names}
+    prepared = _prepare(file, settings, silos, seed)
+    job, rows = prepared.job, prepared.check()
     if as_json:
         click.echo(json.dumps({"spec": job.spec.model_dump(mode="json"), "rows": rows}))
         return

@@ -11,6 +11,8 @@ from fl_core import report as reports
 from fl_core import runs as run_folders
 from fl_core.cli.console import console, table
 from fl_core.cli.progress import final_figures, print_figures
+from fl_core.errors import RunFolderError
+from fl_core.runs import Run
 from fl_core.tracking import local as names
 
 _ROOT = click.option(
@@ -40,17 +42,25 @@ def list_(root: Path, as_json: bool) -> None:
     if not found:
         click.echo(f"no runs in {root}")
         return
-    rows = table("run", "status", "model", "test AUC", "seconds", right=2)
-    for run in found:
+    columns = ("run", "status", "model", "test AUC", "seconds")
+    drop = ("seconds", "model", "test AUC", "status")
+    console().print(table(columns, [_row(run) for run in found], right=2, drop=drop))
+
+
+def _row(run: Run) -> list[str]:
+    manifest = run.manifest
+    try:
         auc = final_figures(run)["pooled"].get(names.TEST_AUC)
-        rows.add_row(
-            run.manifest["id"],
-            run.manifest["status"],
-            run.manifest["spec"]["model"]["name"],
-            "" if auc is None else f"{auc:.4f}",
-            f"{run.manifest['seconds']:.1f}" if "seconds" in run.manifest else "",
-        )
-    console().print(rows)
+    except RunFolderError:  # `fl runs show` says why
+        auc = None
+    seconds = manifest.get("seconds")
+    return [
+        manifest["id"],
+        manifest["status"],
+        manifest["spec"]["model"]["name"],
+        "" if auc is None else f"{auc:.4f}",
+        "" if seconds is None else f"{seconds:.1f}",
+    ]
 
 
 @runs.command()
@@ -76,8 +86,10 @@ def show(run: str, root: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("run")
 @_ROOT
-def report(run: str, root: Path) -> None:
+@_JSON
+def report(run: str, root: Path, as_json: bool) -> None:
     """Write RUN's report.html anew, and print its path."""
     found = run_folders.find(run, root)
     reports.write(found)
-    click.echo(str(found.folder / run_folders.REPORT_FILE))
+    path = str(found.folder / run_folders.REPORT_FILE)
+    click.echo(json.dumps({"report": path}) if as_json else path)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError
 
+from fl_core import yaml_file
 from fl_core.dataset import (
+    LARGEST,
     Category,
     Dataset,
     DatasetParams,
@@ -24,18 +26,18 @@ from fl_core.dataset import (
     canonical,
 )
 from fl_core.errors import DataError, nearest
-from fl_core.spec import CONSTRUCTOR_ERRORS
-
-if TYPE_CHECKING:
-    from _csv import Reader
+from fl_core.fields import field_error
 
 Row = dict[str, str]
+Reader = Callable[[str], float]
+"""Gives the number of a cell, NaN where it is missing; raises DataError, naming the column."""
+_LARGEST = math.nextafter(LARGEST, 0)
 
 
 def read_table(
     path: Path,
     schema: Schema,
-    keep: Callable[[Row], bool] = lambda row: True,
+    keep: Callable[[Row], bool] | None = None,
     is_test: Callable[[Row], bool] | None = None,
     labelled: bool = True,
 ) -> Table:
@@ -45,41 +47,69 @@ def read_table(
     absent, labels are 0, and no row is dropped. Raises DataError naming file, line, column and
     value.
     """
-    features: list[list[float]] = []
-    labels: list[int] = []
-    tests: list[bool] = []
     wanted = [*schema.columns, *([schema.label.column] if labelled else [])]
-    readers = {name: _reader(name, column) for name, column in schema.columns.items()}
-    read_label = _label_reader(schema.label)
-    for line, row in _rows(path, wanted):
-        if not keep(row):
-            continue
-        where = f"{path}:{line}"
-        values: list[float] = []
-        for name, read in readers.items():
-            values += read(row[name], where)
-        label = read_label(row[schema.label.column], where) if labelled else 0
-        if labelled and schema.missing == "drop" and any(math.isnan(value) for value in values):
-            continue
-        features.append(values)
-        labels.append(label)
-        if is_test:
-            tests.append(is_test(row))
-    return Table(
-        np.array(features, dtype=np.float64).reshape(len(features), len(schema.features)),
+    lines = _lines(path, wanted)
+    _, header = next(lines)
+    columns = [(header.index(name), _reader(name, of)) for name, of in schema.columns.items()]
+    label = (header.index(schema.label.column), _label_reader(schema.label)) if labelled else None
+    cells, labels, tests = array("d"), array("B"), array("B")
+    for line, texts in lines:
+        if keep or is_test:
+            row = dict(zip(header, texts, strict=True))
+            if keep and not keep(row):
+                continue
+            if is_test:
+                tests.append(is_test(row))
+        try:
+            cells.extend([read(texts[place]) for place, read in columns])
+            labels.append(int(label[1](texts[label[0]])) if label else 0)
+        except DataError as error:
+            raise DataError(f"{path}:{line}: {error.message}", error.remedy) from None
+    values = np.array(cells, dtype=np.float64).reshape(-1, len(columns))
+    table = Table(
+        _features(values, schema),
         np.array(labels, dtype=np.uint8),
         np.array(tests, dtype=bool) if is_test else None,
     )
+    if labelled and schema.missing == "drop":
+        broken = np.flatnonzero(np.isnan(values).any(axis=1))
+        return table.rows(np.delete(np.arange(len(table)), broken)) if len(broken) else table
+    return table
 
 
-def _rows(path: Path, wanted: list[str]) -> Iterator[tuple[int, Row]]:
-    """Each line's number and cells by column; refuses files that are not such a table."""
+def _features(values: np.ndarray, schema: Schema) -> np.ndarray:
+    """The model's inputs from one number a column: a category's place in its vocabulary."""
+    result = np.empty((len(values), len(schema.features)))
+    at = 0
+    for i, column in enumerate(schema.columns.values()):
+        if isinstance(column, Number):
+            result[:, at] = values[:, i]
+            at += 1
+            continue
+        for place in range(1, len(column.values)):
+            result[:, at] = np.where(np.isnan(values[:, i]), np.nan, values[:, i] == place)
+            at += 1
+    return result
+
+
+def _lines(path: Path, wanted: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line, the header first; refuses what is no such table."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             try:
-                for cells in _cells(path, reader, wanted):
-                    yield reader.line_num, cells
+                header = [name.strip() for name in next(reader, [])]
+                _check_header(path, header, wanted)
+                yield reader.line_num, header
+                width = len(header)
+                for cells in reader:
+                    if len(cells) == width:
+                        yield reader.line_num, cells
+                    elif cells:
+                        raise DataError(
+                            f"{path}:{reader.line_num}: {len(cells)} cells, but {width} columns",
+                            "quote cells that contain a comma",
+                        )
             except csv.Error as error:
                 raise DataError(
                     f"{path}:{reader.line_num}: {error}", "save it as plain comma-separated csv"
@@ -93,8 +123,7 @@ def _rows(path: Path, wanted: list[str]) -> Iterator[tuple[int, Row]]:
         ) from error
 
 
-def _cells(path: Path, reader: Reader, wanted: list[str]) -> Iterator[Row]:
-    header = [name.strip() for name in next(reader, [])]
+def _check_header(path: Path, header: list[str], wanted: list[str]) -> None:
     if not header:
         raise DataError(f"{path} is empty", "the first line must name the columns")
     for name in wanted:
@@ -102,15 +131,6 @@ def _cells(path: Path, reader: Reader, wanted: list[str]) -> Iterator[Row]:
             raise DataError(f"{path}:1: column {name!r} is missing", nearest(name, header))
         if header.count(name) > 1:
             raise DataError(f"{path}:1: column {name!r} stands twice", "keep one of them")
-    for cells in reader:
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise DataError(
-                f"{path}:{reader.line_num}: {len(cells)} cells, but {len(header)} columns",
-                "quote cells that contain a comma",
-            )
-        yield dict(zip(header, cells, strict=True))
 
 
 def _line_of_bad_text(path: Path) -> int:
@@ -124,63 +144,94 @@ def _line_of_bad_text(path: Path) -> int:
     return 1
 
 
-def _reader(name: str, column: Number | Category) -> Callable[[str, str], list[float]]:
-    """What turns a cell of the column, and its place for errors, into features."""
-    missing = {"", *(canonical(code) for code in column.missing)}
-    if isinstance(column, Category):
-        vocabulary = [canonical(known) for known in column.values]
-        features = {
-            value: [float(value == known) for known in vocabulary[1:]] for value in vocabulary
-        } | dict.fromkeys(missing, [math.nan] * (len(vocabulary) - 1))
+def _reader(name: str, column: Number | Category) -> Reader:
+    if isinstance(column, Number):
+        return _number_reader(name, column)
+    vocabulary = [canonical(value) for value in column.values]
+    return _word_reader(
+        name,
+        {value: float(place) for place, value in enumerate(vocabulary)}
+        | dict.fromkeys(_missing(column), math.nan),
+        "is not a known category",
+        f"known: {', '.join(vocabulary)}; add it to the schema of every silo, or to the column's "
+        "missing codes",
+    )
 
-        def category(text: str, where: str) -> list[float]:
-            try:
-                return features[canonical(text)]
-            except KeyError:
-                raise DataError(
-                    f"{where}: column {name!r}: value {text!r} is not a known category",
-                    f"known: {', '.join(vocabulary)}; add it to the schema of every silo, "
-                    "or to the column's missing codes",
-                ) from None
 
-        return category
-    low, high = column.minimum, column.maximum
+def _label_reader(label: Label) -> Reader:
+    return _word_reader(
+        label.column,
+        dict.fromkeys((canonical(code) for code in label.negative), 0.0)
+        | dict.fromkeys((canonical(code) for code in label.positive), 1.0),
+        "is no positive or negative label",
+        "correct the cell, or the schema's label rule",
+    )
 
-    def number(text: str, where: str) -> list[float]:
+
+def _missing(column: Number | Category) -> set[str]:
+    return {"", *(canonical(code) for code in column.missing)}
+
+
+def _word_reader(name: str, known: Mapping[str, float], problem: str, remedy: str) -> Reader:
+    """A reader of cells that hold one of the ``known`` texts, however spelt."""
+    spellings = dict(known)
+
+    def read(text: str) -> float:
+        value = spellings.get(text)
+        if value is None:
+            value = known.get(canonical(text))
+            if value is None:
+                raise DataError(f"column {name!r}: value {text!r} {problem}", remedy)
+            spellings[text] = value
+        return value
+
+    return read
+
+
+def _number_reader(name: str, column: Number) -> Reader:
+    missing = _missing(column)
+    missing_numbers = {as_number(text) for text in missing}
+    low = -_LARGEST if column.minimum is None else max(column.minimum, -_LARGEST)
+    high = _LARGEST if column.maximum is None else min(column.maximum, _LARGEST)
+
+    def read(text: str) -> float:
+        if text in missing:
+            return math.nan
+        try:
+            value = float(text)
+        except ValueError:
+            return read_carefully(text)
+        # float() takes more than a number may be, such as 1_000, nan and digits of other scripts.
+        if low <= value <= high and text.isascii() and "_" not in text:
+            return math.nan if value in missing_numbers else value
+        return read_carefully(text)
+
+    def read_carefully(text: str) -> float:
         if canonical(text) in missing:
-            return [math.nan]
+            return math.nan
         value = as_number(text.strip())
         if value is None:
             raise DataError(
-                f"{where}: column {name!r}: value {text!r} is not a number",
+                f"column {name!r}: value {text!r} is not a number",
                 "correct the cell, or list the value in the column's missing codes",
             )
-        if (low is not None and value < low) or (high is not None and value > high):
+        if not low <= value <= high:
             raise DataError(
-                f"{where}: column {name!r}: value {text!r} is outside {low} to {high}",
+                f"column {name!r}: value {text!r} is {_outside(column)}",
                 "correct the cell, or the column's minimum and maximum in the schema",
             )
-        return [value]
-
-    return number
-
-
-def _label_reader(label: Label) -> Callable[[str, str], int]:
-    """What turns a label's cell, and its place for errors, into 0 or 1."""
-    classes = dict.fromkeys((canonical(code) for code in label.negative), 0)
-    classes |= dict.fromkeys((canonical(code) for code in label.positive), 1)
-
-    def read(text: str, where: str) -> int:
-        try:
-            return classes[canonical(text)]
-        except KeyError:
-            place = f"{where}: column {label.column!r}"
-            raise DataError(
-                f"{place}: value {text!r} is no positive or negative label",
-                "correct the cell, or the schema's label rule",
-            ) from None
+        return value
 
     return read
+
+
+def _outside(column: Number) -> str:
+    """How a value that is not within the column's bounds is described."""
+    bounds = (column.minimum, column.maximum)
+    low, high = ("" if bound is None else canonical(bound) for bound in bounds)
+    if low and high:
+        return f"not from {low} to {high}"
+    return f"over {high}" if high else f"under {low}"
 
 
 class CsvParams(DatasetParams):
@@ -211,19 +262,10 @@ class CsvDataset(Dataset):
 
 
 def read_schema(path: Path) -> Schema:
-    """A schema from a YAML file. Raises DataError naming file and field."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", "check schema_file in the run file") from error
-    except (yaml.YAMLError, *CONSTRUCTOR_ERRORS) as error:
-        raise DataError(f"{path} is not YAML: {error}", "see docs/data.md for a schema") from error
+    """A schema from a YAML file. Raises DataError naming file, line and field."""
+    see = "see docs/data.md for a schema"
+    content, source = yaml_file.read(path, DataError, "schema", see)
     try:
         return Schema.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise DataError(
-            f"{path}: {field}: {first['msg']} (value {first['input']!r:.80})",
-            "see docs/data.md for a schema",
-        ) from error
+        raise field_error(error, content, source, DataError, Schema, see) from error

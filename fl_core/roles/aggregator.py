@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from fl_core import rounds
 from fl_core import state as states
 from fl_core.errors import ERRORS, FlError, RoleError, UpdateError
 from fl_core.files import write_atomic
 from fl_core.job import Job
-from fl_core.plugins import Plugins, blamed
+from fl_core.plugins import Plugins, blamed, described
 from fl_core.preprocessing import Scaling
 from fl_core.role import PATIENCE_SECONDS, RoleConfig, Tell
 from fl_core.roles import answers
@@ -34,6 +35,7 @@ from fl_core.transport.frames import Frame
 from fl_core.transport.server import Server
 
 _log = logging.getLogger(__name__)
+_LOG = "see the silo's log"
 GOODBYE_SECONDS = 10.0
 """How long the aggregator waits for its silos to take the end of the run."""
 
@@ -78,6 +80,8 @@ class Aggregator(FedMLServerManager):
         self._error: FlError | None = None
         self._goodbye: float | None = None
         self._gone: set[str] = set()
+        self._ready: set[str] = set()
+        """Silos that have said so on the stream that stands."""
         args = arguments(config.run_id, 0, len(self._silos), self._spec.rounds)
         super().__init__(args, None, client_rank=0, client_num=len(self._silos), backend="fl_core")
 
@@ -122,25 +126,48 @@ class Aggregator(FedMLServerManager):
 
     # What silos say
 
+    def receive_message(self, msg_type: int, msg_params: Message) -> None:
+        """Handle a message. What is foreseen ends in an FlError; the rest is named by its silo."""
+        try:
+            super().receive_message(msg_type, msg_params)
+        except FlError:
+            raise
+        except Exception as error:
+            silo = self._by_rank.get(msg_params.get_sender_id())
+            _log.exception("message of kind %s from silo %r", msg_type, silo)
+            raise FlError(
+                f"aggregator: message of kind {msg_type} from silo {silo!r} could not be handled: "
+                f"{described(error.__context__ or error):.300}",
+                "this is a bug of fl-core, or the silo runs something else; see log.txt",
+            ) from error
+
     def handle_message_connection_ready(self, msg_params: Message) -> None:
         """A stream stands; the silo speaks first."""
+        self._ready.discard(self._sender(msg_params))
 
     def process_online_status(self, client_status: str, msg_params: Message) -> None:
         """A silo is ready, for the first time or again."""
         silo = self._sender(msg_params)
+        if silo in self._ready:
+            self._refuse(silo, 0, UpdateError("said twice on one stream that it is ready", _LOG))
+            return
+        self._ready.add(silo)
         self._told_scaling.discard(silo)
         self._tell({"event": "joined", "silo": silo})
         self._advance(rounds.Joined(silo))
 
     def handle_message_client_status_update(self, msg_params: Message) -> None:
         """FedML's statuses, and that a silo cannot go on."""
-        if msg_params.get("client_status") == wire.FAILED:
-            silo = self._sender(msg_params)
-            code = msg_params.get_params().get("code")
+        params = msg_params.get_params()
+        silo, status = self._sender(msg_params), params.get("client_status")
+        if status == wire.FAILED:
+            code = params.get("code")
             title = ERRORS[code].title if isinstance(code, int) and code in ERRORS else "unknown"
-            self._refuse(silo, 0, RoleError(f"failed: {title}", "see the silo's log"))
-        else:
+            self._refuse(silo, 0, RoleError(f"failed: {title}", _LOG))
+        elif status in (self.ONLINE_STATUS_FLAG, self.RUN_FINISHED_STATUS_FLAG):
             super().handle_message_client_status_update(msg_params)
+        else:
+            self._refuse(silo, 0, UpdateError(f"sent the status {status!r:.80}", _LOG))
 
     def process_finished_status(self, client_status: str, msg_params: Message) -> None:
         """A silo has taken the end of the run."""
@@ -151,7 +178,7 @@ class Aggregator(FedMLServerManager):
         if self._goodbye is not None:
             self._depart(silo)
         elif message.get("refused"):
-            self._refuse(silo, 0, UpdateError(reason, "see the silo's log"))
+            self._refuse(silo, 0, UpdateError(reason, _LOG))
         else:
             _log.warning("silo %s left: %s", silo, reason)
             self._tell({"event": "left", "silo": silo, "reason": reason})
@@ -162,9 +189,8 @@ class Aggregator(FedMLServerManager):
         if not self._engine.wants(rounds.Summed, silo):
             return
         try:
-            width = len(self._job.schema.features)
             arrays = self.com_manager.arrays(message)
-            self._sums[silo] = answers.sums(message.get_params(), arrays, width)
+            self._sums[silo] = answers.sums(message.get_params(), arrays, self._job.schema)
         except UpdateError as error:
             self._refuse(silo, 0, error)
             return
@@ -268,9 +294,8 @@ class Aggregator(FedMLServerManager):
     def _send_state(self, silo: str, round: int, fit: bool) -> None:
         with_scaling = silo not in self._told_scaling
         encoded = self._encode(with_scaling)
-        options = dict(self._job.strategy.fit_options())
-        params = {wire.ROUND: round, wire.ARRAYS: encoded, "fit": fit, "options": options}
-        self.send_message(wire.message(wire.STATE, 0, self._ranks[silo], **params))
+        params = {wire.ROUND: round, wire.ARRAYS: encoded, "fit": fit}
+        self.send_message(wire.message(wire.STATE, 0, self._ranks[silo], params))
         self._told_scaling.add(silo)
         self._board.sent(silo, round, len(encoded))
         self._tell({"event": "sent", "silo": silo, "round": round, "fit": fit})
@@ -315,6 +340,9 @@ class Aggregator(FedMLServerManager):
         write_atomic(folder / SCORES_FILE, score_counts(self._board.final_tests))
         with blamed(f"{self._model} in export"):
             exported = self._job.model.export(self._state)
+            for name in exported:
+                if name != Path(name).name or name.startswith(".") or (folder / name).exists():
+                    raise ValueError(f"export of a file named {name!r}")
         for name, content in exported.items():
             write_atomic(folder / name, content)
         self._take_leave()

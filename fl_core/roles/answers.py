@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_core import state as states
+from fl_core.dataset import Schema
 from fl_core.errors import UpdateError
 from fl_core.metrics import Scores
 from fl_core.model import Update
@@ -18,7 +19,7 @@ from fl_core.preprocessing import Moments
 PARTS = ("train", "validation", "test")
 _SEE_LOG = "see the silo's log"
 _LARGEST_FIGURE = 1e30
-_MOST_ROWS = 2**40
+_MOST_ROWS = 2**32
 
 Params = Mapping[str, Any]
 """A message's parameters: JSON values of any kind."""
@@ -56,14 +57,16 @@ class Scored:
     seconds: float
 
 
-def sums(params: Params, arrays: states.State, width: int) -> Sums:
-    """The answer to the question for feature sums; ``width`` is the number of features."""
+def sums(params: Params, arrays: states.State, schema: Schema) -> Sums:
+    """The answer to the question for feature sums."""
     rows = params.get("rows")
     if not isinstance(rows, dict) or not all(
         isinstance(rows.get(part), int) and 0 <= rows[part] <= _MOST_ROWS for part in PARTS
     ):
         raise UpdateError("sent no valid numbers of rows", _SEE_LOG)
-    return Sums(Moments.from_state(arrays, width), {part: rows[part] for part in PARTS})
+    return Sums(
+        Moments.from_state(arrays, schema, rows["train"]), {part: rows[part] for part in PARTS}
+    )
 
 
 def trained(params: Params, arrays: states.State, rows: Rows) -> Trained:
@@ -71,7 +74,7 @@ def trained(params: Params, arrays: states.State, rows: Rows) -> Trained:
     weight = params.get("weight")
     if not isinstance(weight, int) or not 1 <= weight <= rows["train"]:
         raise UpdateError(
-            f"weight {weight!r} is not 1 to {rows['train']}, its training rows",
+            f"weight {weight!r:.80} is not 1 to {rows['train']}, its training rows",
             "the weight of an update is the number of rows that it was trained on",
         )
     states.check_finite(arrays, "update")
@@ -91,5 +94,5 @@ def scored(params: Params, arrays: states.State, rows: Rows) -> Scored:
 def _figure(params: Params, name: str) -> float:
     value = params.get(name)
     if not isinstance(value, (int, float)) or not 0 <= value < _LARGEST_FIGURE:
-        raise UpdateError(f"sent {value!r} as its {name}", _SEE_LOG)
+        raise UpdateError(f"sent {value!r:.80} as its {name}", _SEE_LOG)
     return float(value)

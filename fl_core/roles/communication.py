@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from fl_core import state as states
@@ -40,7 +41,9 @@ _ENVELOPE = {Message.MSG_ARG_KEY_TYPE, Message.MSG_ARG_KEY_SENDER, Message.MSG_A
 _NOT_META = _ENVELOPE | {ARRAYS, ROUND}
 
 
-def message(kind: int, sender: int, receiver: int, **params: Any) -> Message:
+def message(
+    kind: int, sender: int, receiver: int, params: Mapping[str, Any] = MappingProxyType({})
+) -> Message:
     """A FedML message with ``params``; ranks say who sends and who receives."""
     built = Message(kind, sender, receiver)  # pyright: ignore[reportArgumentType] - FedML's are int
     for name, value in params.items():
@@ -160,7 +163,7 @@ class Communication(BaseCommunicationManager):
             self._deliver(frame.kind, rank, params)
 
     def _deliver(self, kind: int, sender: int, params: dict[str, Any]) -> None:
-        delivered = message(kind, sender, sender, **params)
+        delivered = message(kind, sender, sender, params)
         for observer in tuple(self._observers):
             observer.receive_message(kind, delivered)
 

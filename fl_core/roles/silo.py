@@ -51,6 +51,9 @@ class Silo(ClientMasterManager):
         self._parts = parts
         self._scaled: Parts | None = None
         self._plugins = plugins
+        self._scaling_fingerprint: bytes | None = None
+        self._answered: tuple[int, bytes] = (0, b"")
+        """The last round that was answered, and its state's fingerprint."""
         self._last_update: tuple[int, dict[str, Any]] | None = None
         self.finished = False
         names = config.spec.silo_names
@@ -102,19 +105,46 @@ class Silo(ClientMasterManager):
     def handle_message_receive_model_from_server(self, msg_params: Message) -> None:
         """Score the state, then train on it, as the message asks."""
         params = msg_params.get_params()
-        round = params[wire.ROUND]
+        round, fit = params[wire.ROUND], params.get("fit") is True
         arrays = self.com_manager.arrays(msg_params)
         scaling, state = states.under(arrays, wire.SCALING), states.under(arrays, wire.MODEL)
         if scaling:
             self._scale(Scaling.from_state(scaling, len(self._job.schema.features)))
         if self._scaled is None:
             raise TransportError("the aggregator sent a state before the scaling", "see its log")
+        self._admit(round, fit, states.fingerprint(state))
+        _log.info("round %d: state of %d bytes, fit %s", round, params[wire.BYTES], fit)
         if round > 1:
             self._score(state, round - 1, self._scaled)
-        if params.get("fit"):
-            self._train(state, round, self._scaled, params.get("options") or {})
+        if fit:
+            self._train(state, round, self._scaled)
+
+    def _admit(self, round: int, fit: bool, fingerprint: bytes) -> None:
+        """Refuse what would have this silo answer more than a run needs.
+
+        Each answer tells something about its rows: so each round is answered once, or again for
+        the very same state after a lost stream.
+        """
+        rounds = self._config.spec.rounds
+        again = self._answered == (round, fingerprint)
+        first = round > self._answered[0] and round <= (rounds if fit else rounds + 1)
+        if not (first or again):
+            raise TransportError(
+                f"silo {self._silo!r}: the aggregator asked for round {round} of {rounds} "
+                f"after round {self._answered[0]}, or for another state of it",
+                "this silo answers each round once; look into what runs as the aggregator",
+            )
+        self._answered = (round, fingerprint)
 
     def _scale(self, scaling: Scaling) -> None:
+        """Take the scaling, once for the whole run."""
+        fingerprint = states.fingerprint(scaling.as_state())
+        if self._scaling_fingerprint not in (None, fingerprint):
+            raise TransportError(
+                f"silo {self._silo!r}: the aggregator sent another scaling in the middle of a run",
+                "this silo takes one scaling a run; look into what runs as the aggregator",
+            )
+        self._scaling_fingerprint = fingerprint
         keep = self._job.model.accepts_missing
         parts = self._parts
         self._scaled = Parts(
@@ -139,18 +169,14 @@ class Silo(ClientMasterManager):
         seconds = time.perf_counter() - start
         self._answer(wire.SCORES, **{wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds})
 
-    def _train(
-        self, state: states.State, round: int, parts: Parts, options: dict[str, float]
-    ) -> None:
+    def _train(self, state: states.State, round: int, parts: Parts) -> None:
         if self._last_update is None or self._last_update[0] != round:
-            self._last_update = (round, self._fit(state, round, parts, options))
+            self._last_update = (round, self._fit(state, round, parts))
         self._answer(wire.UPDATE, **self._last_update[1])
 
-    def _fit(
-        self, state: states.State, round: int, parts: Parts, options: dict[str, float]
-    ) -> dict[str, Any]:
+    def _fit(self, state: states.State, round: int, parts: Parts) -> dict[str, Any]:
         seed = derive(self._config.spec.seed, "fit", self._silo, round)
-        context = FitContext(round, self._silo, seed, options)
+        context = FitContext(round, self._silo, seed, self._job.strategy.fit_options())
         run_id = self._config.run_id
         self._plugins.call("before_fit", run_id=run_id, context=context, rows=len(parts.train))
         start = time.perf_counter()
@@ -158,6 +184,7 @@ class Silo(ClientMasterManager):
             update = self._job.model.fit(state, parts.train, context)
         seconds = time.perf_counter() - start
         encoded = self._checked(update, round)
+        _log.info("round %d: update of %d bytes after %.3f s", round, len(encoded), seconds)
         self._plugins.call("after_fit", run_id=run_id, context=context, update=update)
         return {
             wire.ROUND: round,
@@ -195,7 +222,7 @@ class Silo(ClientMasterManager):
         self._answer(wire.STATUS, client_status=wire.FAILED, code=error.exit_code)
 
     def _answer(self, kind: int, **params: Any) -> None:
-        self.send_message(wire.message(kind, self.rank, 0, **params))
+        self.send_message(wire.message(kind, self.rank, 0, params))
 
     def finish(self) -> None:
         """End the loop and the stream."""

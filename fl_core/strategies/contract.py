@@ -6,16 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from fl_core.fields import Strict
 from fl_core.model import Update
 from fl_core.state import State
 
 
-class StrategyParams(BaseModel):
+class StrategyParams(Strict):
     """Base of a strategy's parameters; most have none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Strategy(ABC):

@@ -42,6 +42,11 @@ def require_tls13() -> None:
         )
 
 
+def printable(text: str | None) -> str:
+    """Text that came from the other end, fit for a log or a terminal: escaped, and cut."""
+    return (text or "").encode("unicode_escape").decode("ascii")[:200]
+
+
 @dataclass(frozen=True)
 class Joined:
     """A stream with ``peer`` (a silo's name; the aggregator at a silo) has been opened."""

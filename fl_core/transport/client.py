@@ -130,7 +130,7 @@ class Client:
             except TransportError as error:
                 return Left(AGGREGATOR, error.message, refused=True), joined
             except grpc.RpcError:
-                reason = f"{call.code().name}: {call.details()}"
+                reason = f"{call.code().name}: {channel.printable(call.details())}"
                 return Left(AGGREGATOR, reason, refused=call.code() in _FINAL), joined
             finally:
                 outgoing.put(None)

@@ -150,8 +150,11 @@ class Server:
             stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             stream.context.set_details(error.message)
         except grpc.RpcError as error:
-            reason = str(error) or type(error).__name__
+            reason = channel.printable(str(error)) or type(error).__name__
             left = Left(silo, reason, stream=stream.number)
+        except Exception as error:  # noqa: BLE001 - a thread's last resort: its end must be told
+            _log.exception("stream of silo %s", silo)
+            left = Left(silo, type(error).__name__, refused=True, stream=stream.number)
         stream.outgoing.put(None)
         with self._lock:
             current = self._streams.get(silo) is stream

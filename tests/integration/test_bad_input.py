@@ -121,7 +121,6 @@ def test_a_silo_with_one_class_takes_part_and_its_auc_is_undefined_with_the_reas
 
 FAULTS = [
     pytest.param("raises", 16, ["'hungary'", "'probe'", "ValueError", "round 2"], id="raises"),
-    pytest.param("initial_state", 16, ["'probe'", "initial_state", "KeyError"], id="initial"),
     pytest.param("exits", 16, ["hungary", "exit code 9"], id="exits"),
     pytest.param("nan", 17, ["'hungary'", "'w'", "not finite", "round 2"], id="nan"),
     pytest.param("nan-loss", 17, ["'hungary'", "training loss is nan"], id="nan-loss"),

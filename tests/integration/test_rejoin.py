@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import selectors
 import socket
 import threading
@@ -11,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_core import plugins as plugin_loader
-from fl_core.job import resolve
 from fl_core.model import Model
-from fl_core.role import RoleConfig
-from fl_core.spec import RunSpec, SpecSource
-from fl_core.transport.identity import Authority
-from tests.integration.conftest import spec
-
-SILOS = ("cleveland", "hungary")
+from tests.integration.federation import Federation
 
 
 class Proxy:
@@ -77,59 +69,16 @@ class Proxy:
         self.cut()
 
 
-def _federation(folder: Path, cut: Callable[[Proxy, Model], None] | None) -> bytes:
+def _model_of_a_run(folder: Path, cut: Callable[[Proxy, Model], None] | None) -> bytes:
     """The model of a run of two silos; ``cut`` is given hungary's proxy and model."""
-    from fl_core.roles import aggregator, silo
-
-    run_spec = RunSpec.model_validate(spec(silos=list(SILOS), rounds=4))
-    plugins = plugin_loader.load()
-    authority = Authority("test", valid=dt.timedelta(hours=1))
-    folder.mkdir()
-    listening: list[int] = []
-    ready = threading.Event()
-
-    def tell(event: dict) -> None:
-        if event["event"] == "listening":
-            listening.append(event["port"])
-            ready.set()
-
-    def config(identity, port: int, name: str | None) -> RoleConfig:
-        return RoleConfig(
-            "run", run_spec, folder, folder, "test", identity, "127.0.0.1", port, name
-        )
-
-    def job():
-        return resolve(run_spec, SpecSource("run file", {}), plugins, folder)
-
-    errors: list[BaseException] = []
-
-    def guarded(function: Callable, *arguments: object) -> threading.Thread:
-        def body() -> None:
-            try:
-                function(*arguments)
-            except BaseException as error:
-                errors.append(error)
-                raise
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        return thread
-
-    threads = [
-        guarded(aggregator.run, config(authority.aggregator([]), 0, None), job(), plugins, tell)
-    ]
-    assert ready.wait(30)
-    proxy = Proxy(listening[0])
-    for name in SILOS:
-        own = job()
-        if name == "hungary" and cut is not None:
-            cut(proxy, own.model)
-        port = proxy.port if name == "hungary" else listening[0]
-        threads.append(guarded(silo.run, config(authority.silo(name), port, name), own, plugins))
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert errors == []
+    federation = Federation(folder, silos=["cleveland", "hungary"], rounds=4)
+    proxy = Proxy(federation.port)
+    job = federation.job()
+    if cut is not None:
+        cut(proxy, job.model)
+    federation.silo("cleveland")
+    federation.silo("hungary", job, proxy.port)
+    assert federation.join() == {}
     assert proxy.accepted == (1 if cut is None else 2)
     proxy.close()
     return (folder / "model.safetensors").read_bytes()
@@ -161,4 +110,5 @@ def _before_scoring(proxy: Proxy, model: Model) -> None:
 def test_a_silo_whose_stream_is_cut_comes_back_and_the_model_is_the_same(
     tmp_path: Path, cut: Callable[[Proxy, Model], None]
 ) -> None:
-    assert _federation(tmp_path / "cut", cut) == _federation(tmp_path / "whole", None)
+    undisturbed = _model_of_a_run(tmp_path / "whole", None)
+    assert _model_of_a_run(tmp_path / "cut", cut) == undisturbed

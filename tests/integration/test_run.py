@@ -251,7 +251,7 @@ def test_in_a_terminal_it_is_a_live_table(spec_file: SpecFile, tmp_path: Path) -
         assert words in text, words
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_no_process_and_says_so(
     spec_file: SpecFile, tmp_path: Path, sent: signal.Signals
 ) -> None:
@@ -263,17 +263,94 @@ def test_an_interrupted_run_leaves_no_process_and_says_so(
     for silo in HOSPITALS:
         assert any(title.startswith(f"fl silo {silo} ") for title in titles), titles
     assert any(title.startswith("fl aggregator ") for title in titles)
-    if sent is signal.SIGINT:  # as a terminal does: to every process of the group
-        os.killpg(process.pid, sent)
-    else:
+    if sent is signal.SIGTERM:
         process.send_signal(sent)
+    else:  # as a terminal does: to every process of the group
+        os.killpg(process.pid, sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "interrupted" in err
+    assert "Traceback" not in err
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["status"] == "interrupted"
     assert (tmp_path / "out/report.html").exists()
     _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in roles))
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5, 2.0, 2.5])
+def test_ctrl_c_at_any_moment_before_the_first_round(
+    spec_file: SpecFile, tmp_path: Path, seconds: float
+) -> None:
+    process = fl_process("run", spec_file(rounds=100_000), "--out", "out", cwd=tmp_path)
+    time.sleep(seconds)  # the moment is what is tested, whatever happens to be going on
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    assert process.returncode == 130, (out, err)
+    if (tmp_path / "out").exists():
+        manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+        assert manifest["status"] == "interrupted"
+    _wait_for(lambda: not _in_group(process.pid))
+
+
+def _in_group(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_reader_that_has_enough_ends_the_run_without_a_traceback(
+    spec_file: SpecFile, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "fl_core.cli", "run", str(spec_file(rounds=100_000))]
+    process = subprocess.Popen(
+        [*command, "--out", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 130, err
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["status"] == "interrupted"
+    assert (tmp_path / "out/report.html").exists()
+
+
+def test_no_module_comes_from_the_folder_where_fl_is_called(
+    spec_file: SpecFile, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("torch", "queue", "random", "fedml", "socket", "numpy"):
+        (folder / f"{name}.py").write_text("open('hijacked', 'w')\n")
+    command = Path(sys.executable).with_name("fl")
+    outcome = subprocess.run(
+        [str(command), "run", str(spec_file(rounds=1)), "--out", "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert not (folder / "hijacked").exists()
+
+
+def test_only_the_owner_may_look_into_a_run_folder(fl: Fl, spec_file: SpecFile) -> None:
+    assert fl("run", spec_file(rounds=1), "--out", "out").code == 0
+    assert Path("out").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_killed_run_takes_its_roles_along(spec_file: SpecFile, tmp_path: Path) -> None:
@@ -300,8 +377,11 @@ def test_no_connection_but_loopback_and_no_file_outside_the_run_folder(
 
 def _trace_a_run(file: Path, tmp_path: Path, home: Path, temporary: Path) -> None:
     trace = tmp_path / "trace"
+    trace.mkdir()
     calls = "connect,bind,sendto,openat,creat,mkdir,rename,renameat2,unlink"
-    command = ["strace", "-f", "-qq", "-s", "300", "-e", f"trace={calls}", "-o", str(trace)]
+    # A file for each process, since in one file calls of several are split and interleaved.
+    command = ["strace", "-ff", "-qq", "-s", "300", "-e", f"trace={calls}"]
+    command += ["-o", str(trace / "of")]
     outcome = subprocess.run(
         [*command, sys.executable, "-m", "fl_core.cli", "run", str(file), "--out", "out"],
         cwd=tmp_path,
@@ -311,7 +391,7 @@ def _trace_a_run(file: Path, tmp_path: Path, home: Path, temporary: Path) -> Non
         check=False,
     )
     assert outcome.returncode == 0, outcome.stderr
-    lines = trace.read_text().splitlines()
+    lines = [line for one in trace.iterdir() for line in one.read_text().splitlines()]
     addresses = set()
     for line in lines:
         if re.search(r"\b(connect|bind|sendto)\(", line):

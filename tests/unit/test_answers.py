@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_core.dataset import Table
+from fl_core.dataset import Label, Number, Schema, Table
 from fl_core.errors import UpdateError
 from fl_core.metrics import Scores
 from fl_core.preprocessing import Moments
 from fl_core.roles import answers
 
+SCHEMA = Schema(
+    columns={"a": Number(), "b": Number()}, label=Label(column="y", negative=(0,), positive=(1,))
+)
 ROWS = {"train": 10, "validation": 3, "test": 4}
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -31,7 +34,7 @@ def _arrays() -> dict[str, np.ndarray]:
 
 def test_what_a_silo_answers_is_taken():
     table = Table(np.ones((10, 2)), np.zeros(10, dtype=np.uint8))
-    sums = answers.sums({"rows": ROWS | {"more": 1}}, Moments.of(table).as_state(), 2)
+    sums = answers.sums({"rows": ROWS | {"more": 1}}, Moments.of(table).as_state(), SCHEMA)
     assert sums.rows == ROWS
     trained = answers.trained(
         {"weight": 10, "loss": 0.5, "seconds": 2}, {"w": np.ones(1)}, sums.rows
@@ -45,7 +48,7 @@ def test_what_a_silo_answers_is_taken():
 def test_rows_of_any_value_are_taken_or_refused(value):
     table = Table(np.ones((10, 2)), np.zeros(10, dtype=np.uint8))
     with pytest.raises(UpdateError, match="numbers of rows"):
-        answers.sums({"rows": value}, Moments.of(table).as_state(), 2)
+        answers.sums({"rows": value}, Moments.of(table).as_state(), SCHEMA)
 
 
 @given(json_values, st.sampled_from(["weight", "loss", "seconds"]))

@@ -1,14 +1,19 @@
-"""The benchmarks' tables say what their result files say, and the required figures hold."""
+"""The benchmarks' tables say what their result files say, and what is required holds."""
 
 from __future__ import annotations
 
 import json
-import re
+import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from benchmarks import bench, quality, stock
-from benchmarks.processes import BenchmarkError
+from benchmarks import bench, quality, search, stock
+from benchmarks.processes import BenchmarkError, run_fl
+from fl_core.job import Job
+from fl_core.preprocessing import Parts
+from fl_core.state import encode
 
 
 def _rows(auc: float = 0.9, accuracy: float = 0.8) -> list[quality.Row]:
@@ -79,9 +84,98 @@ def test_bench_table_is_made_from_its_json():
     assert (bench.RESULTS / "bench.md").read_text(encoding="utf-8") == bench.table(figures)
 
 
-def test_stock_lock_has_hashes_and_no_index_address():
+def _bench_figures(seconds: float, overhead: float, share: float) -> dict[str, Any]:
+    return {
+        "demo_seconds": {name: [seconds] * 3 for name in ("mlp", "xgboost", "both")},
+        "overhead_seconds": [overhead] * 5,
+        "waiting_cpu_share": {"aggregator": share / 2, "silo hungary": share},
+    }
+
+
+def test_bench_names_each_shortfall():
+    assert bench.shortfalls(_bench_figures(15, 0.01, 0.019)) == []
+    found = bench.shortfalls(_bench_figures(31, 0.011, 0.02))
+    assert len(found) == len(bench.requirements(_bench_figures(31, 0.011, 0.02))) == 4
+    assert found[0] == (
+        "`make demo` repeated: both jobs, 3 times: median 31.0 s, least 31.0 s, "
+        "required is at most 30 s"
+    )
+    assert found[3] == (
+        "CPU of each of 2 waiting processes: at most 2.0 % of a core (silo hungary), "
+        "required is under 2 %"
+    )
+
+
+def test_bench_writes_its_results_and_fails_on_a_shortfall(tmp_path, monkeypatch, capsys):
+    figures = json.loads((bench.RESULTS / "bench.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    for late, code in ((0.005, 0), (0.02, 1)):
+        figures |= _bench_figures(5, late, 0.001)
+        monkeypatch.setattr(bench, "measure", lambda *_, f=figures: f)
+        assert bench.main() == code
+        assert json.loads((tmp_path / "results" / "bench.json").read_text()) == figures
+        assert (tmp_path / "results" / "bench.md").exists()
+        assert ("median at most 10 ms" in capsys.readouterr().err) == bool(code)
+
+
+def test_every_combination_of_the_grids_was_searched():
+    rows = search.read()
+    assert tuple(rows[0]) == search.COLUMNS
+    for grid in search.GRIDS:
+        job = search.load(grid.file, {})
+        mine = [row for row in rows if row["model"] == job.spec.model.name]
+        searched = [json.loads(row["params"]) for row in mine]
+        assert len(searched) == len(grid.combinations())
+        assert all(params in searched for params in grid.combinations())
+        assert {row["rounds"] for row in mine} == {str(job.spec.rounds)}
+
+
+def test_the_examples_have_the_best_of_the_grids():
+    assert search.differences(search.read()) == []
+
+
+def test_an_example_that_has_not_the_best_is_named():
+    rows = search.read()
+    best = next(row for row in rows if row["model"] == "mlp")
+    rest = [row for row in rows if row is not best]
+    (wrong,) = search.differences(rest)
+    assert wrong.startswith("heart-disease-mlp.yaml does not have the best of the grid")
+    with pytest.raises(BenchmarkError, match=r"no row for heart-disease-mlp\.yaml"):
+        search.differences([row for row in rows if row["model"] != "mlp"])
+
+
+@pytest.mark.parametrize("grid", search.GRIDS, ids=lambda grid: grid.file.stem)
+def test_the_search_trains_what_a_run_trains(grid, tmp_path):
+    params = dict(grid.combinations()[0])
+    job = search.load(grid.file, params)
+    job = replace(job, spec=job.spec.model_copy(update={"rounds": 2}))
+    silos = search.silos(job)
+    state = search.train(job, silos, 43)
+    settings = [f"--set=model.params.{name}={json.dumps(value)}" for name, value in params.items()]
+    command = [str(grid.file), "--seed=43", "--set=rounds=2", *settings]
+    run = run_fl(command, tmp_path / "run")
+    assert (run.folder / "model.safetensors").read_bytes() == encode(state)
+    figures = {row["name"]: row["value"] for row in run.metrics() if row["role"] == "aggregator"}
+    assert search.validate(job, silos, state)[0] == figures["Validation:AUC"]
+
+
+def test_searching_never_looks_at_test_rows(monkeypatch):
+    class Untouchable:
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(f"the test rows' {name} were asked for")
+
+    def load(job: Job, silo: str) -> Parts:
+        return replace(loaded(job, silo), test=Untouchable())
+
+    loaded = Job.load
+    monkeypatch.setattr(Job, "load", load)
+    grid = replace(search.GRIDS[1], values={"depth": (2,), "eta": (0.1,), "subsample": (1,)})
+    (row,) = search.measure(grid, seeds=(1,))
+    assert row["model"] == "xgboost"
+    assert row["least Validation:Loss"] == row["largest Validation:Loss"]
+
+
+def test_stock_lock_is_read_whole():
     locked = stock.REQUIREMENTS.read_text(encoding="utf-8")
-    pins = stock.pins(locked)
-    assert "".join(pins) == locked
-    assert all("--hash=sha256:" in pin for pin in pins)
-    assert not re.search(r"--(index|extra-index|find-links)", locked)
+    assert "".join(stock.pins(locked)) == locked

@@ -63,7 +63,7 @@ def test_columns_may_stand_in_any_order_beside_unknown_ones(tmp_path):
     assert read_table(path, schema()).features.tolist() == [[3, 0, 0]]
 
 
-@pytest.mark.parametrize("missing", ["", " ", "-9", "-9.0"])
+@pytest.mark.parametrize("missing", ["", " ", "-9", "-9.0", " -9 ", "-0.9e1"])
 def test_missing_numbers_are_nan_or_their_rows_are_dropped(tmp_path, missing):
     path = write(tmp_path, HEADER + f"{missing},1,yes\n5,1,no\n")
     assert len(read_table(path, schema(missing="drop"))) == 1
@@ -144,7 +144,10 @@ def test_a_column_that_stands_twice_is_refused(tmp_path):
     assert refused(path).message == f"{path}:1: column 'age' stands twice"
 
 
-@pytest.mark.parametrize("value", ["old", "4,5", "1e400", "nan", "inf", "0x10", "5 years", "--"])
+@pytest.mark.parametrize(
+    "value",
+    "old|4,5|1e400|nan|inf|0x10|5 years|--|1_0|\u0663|1e100".split("|"),
+)
 def test_text_in_a_number_is_refused(tmp_path, value):
     path = write(tmp_path, HEADER + f'5,north,yes\n"{value}",north,yes\n')
     error = refused(path)
@@ -156,8 +159,27 @@ def test_text_in_a_number_is_refused(tmp_path, value):
 def test_a_number_out_of_bounds_is_refused(tmp_path, value):
     path = write(tmp_path, HEADER + f"{value},north,yes\n")
     error = refused(path)
-    assert error.message == f"{path}:2: column 'age': value {value!r} is outside 0.0 to 120.0"
+    assert error.message == f"{path}:2: column 'age': value {value!r} is not from 0 to 120"
     assert "minimum and maximum" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "problem"),
+    [
+        ({"maximum": 0.5}, "0.6", "over 0.5"),
+        ({"minimum": 3}, "-1e9", "under 3"),
+        ({"minimum": -1.5, "maximum": 1234567}, "1234568", "not from -1.5 to 1234567"),
+        ({"minimum": 0, "maximum": 0}, "1", "not from 0 to 0"),
+    ],
+)
+def test_the_bound_that_a_number_breaks_is_named(tmp_path, bounds, value, problem):
+    one = Schema(
+        columns={"x": Number(**bounds)}, label=Label(column="y", negative=(0,), positive=(1,))
+    )
+    path = write(tmp_path, f"x,y\n{value},1\n")
+    with pytest.raises(DataError) as caught:
+        read_table(path, one)
+    assert caught.value.message == f"{path}:2: column 'x': value {value!r} is {problem}"
 
 
 @pytest.mark.parametrize("value", ["south", "North", "3", "nan"])
@@ -255,37 +277,65 @@ def test_a_silo_without_a_path_is_told_how_to_give_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "field"),
+    ("old", "new", "place", "problem"),
     [
-        ("columns: {}\nlabel: {column: y, negative: [0], positive: [1]}", "columns"),
-        (SCHEMA.replace("number", "nmber"), "columns.age"),
-        (SCHEMA.replace("[north, south]", "[north]"), "columns.site.category.values"),
-        (SCHEMA.replace("[north, south]", "[1, 1.0]"), "columns.site.category"),
-        (SCHEMA.replace("minimum", "minimun"), "columns.age.number.minimun"),
-        (SCHEMA.replace("positive: [1]", "positive: [0, 1]"), "label"),
-        (SCHEMA.replace("column: sick", "column: age"), "top level"),
-        (SCHEMA + "missing: guess", "missing"),
-        ("", "top level"),
-        ("[1, 2]", "top level"),
+        (None, "", "1", "is no mapping of fields"),
+        (None, "[1, 2]", "1", "is no mapping of fields"),
+        (None, "columns: {}\nlabel: 5", "1: columns", "give at least one column"),
+        ("kind: number, ", "", "3: columns.age.kind", "must be number or category"),
+        ("number", "nmber", "3: columns.age.kind", "must be number or category (value 'nmber')"),
+        ("[north, south]", "[north]", "4: columns.site.values", "at least 2 entries"),
+        ("[north, south]", "[1, 1.0]", "4: columns.site", "values must be distinct"),
+        ("[north, south]", "[no, yes]", "4: columns.site.values.0", "must be text or a number"),
+        ("south]", "south], missing: [south]", "4: columns.site", "'south' stands in both values"),
+        ("[north, south]", "north", "4: columns.site.values", "must be a list"),
+        (", values: [north, south]", "", "4: columns.site.values", "is missing"),
+        ("minimum: 0", "minimum: 5, maximum: 2", "3: columns.age", "minimum 5 is over maximum 2"),
+        ("minimum: 0", "minimum: yes", "3: columns.age.minimum", "must be a number"),
+        ("minimum: 0", "minimum: .inf", "3: columns.age.minimum", "must be a finite number"),
+        ("minimum: 0", "minimum: 0, minimum: 1", "3", "minimum stands twice"),
+        ("  site:", "  age:", "4", "age stands twice"),
+        ("  age:", "  7:", "3: columns.7", "must be text"),
+        ("[0]", "0", "5: label.negative", "must be a list"),
+        ("positive: [1]", "positive: [0, 1]", "5: label", "'0' stands in both"),
+        ("column: sick", "column: age", "2: top level", "is also a feature"),
+        ("label:", "missing: guess\nlabel:", "5: missing", "must be 'drop' or 'impute'"),
     ],
 )
-def test_a_bad_schema_is_named_with_file_and_field(tmp_path, content, field):
+def test_a_bad_schema_is_named_with_file_line_and_field(tmp_path, old, new, place, problem):
     path = tmp_path / "schema.yaml"
-    path.write_text(content)
+    assert old is None or SCHEMA.count(old) == 1
+    path.write_text(new if old is None else SCHEMA.replace(old, new))
     with pytest.raises(DataError) as caught:
         read_schema(path)
-    assert caught.value.message.startswith(f"{path}: {field}: ")
-    assert "docs/data.md" in caught.value.remedy
+    assert caught.value.message.startswith(f"{path}:{place}: ")
+    assert problem in caught.value.message
+    assert caught.value.remedy
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"a: !!int ''", b"a: 2001-13-45", b"["])
+def test_a_misspelt_field_of_a_schema_gets_a_suggestion(tmp_path):
+    path = tmp_path / "schema.yaml"
+    path.write_text(SCHEMA.replace("minimum", "minimun"))
+    with pytest.raises(DataError) as caught:
+        read_schema(path)
+    assert caught.value.message == f"{path}:3: columns.age.minimun: unknown field (value 0)"
+    assert "did you mean 'minimum'?" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"a: !!int ''", b"a: 2001-13-45", b"[", b"a: *b"])
 def test_a_schema_that_is_not_yaml_is_refused(tmp_path, content):
     path = tmp_path / "schema.yaml"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is not YAML"):
+    with pytest.raises(DataError, match="not YAML"):
         read_schema(path)
+
+
+def test_a_schema_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_schema(tmp_path / "absent.yaml")
+    (tmp_path / "schema.yaml").write_bytes(b"\xff")
+    with pytest.raises(DataError, match="byte 0 is not UTF-8"):
+        read_schema(tmp_path / "schema.yaml")
 
 
 @pytest.mark.parametrize("text", ["1_000", "٣", "nan", "inf", "1e200", "0x10", "1 2"])

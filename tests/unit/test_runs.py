@@ -1,9 +1,11 @@
 """The run folder: created once, found again, and not believed when it was changed."""
 
+import datetime as dt
 import errno
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from fl_core.dataset import Category, Label, Number, Schema
 from fl_core.errors import DataError, Interrupted, RunFolderError, StorageError
 from fl_core.metrics import Scores, Value
 from fl_core.preprocessing import Scaling
+from fl_core.report import text as report_text
 from fl_core.spec import RunSpec
 from fl_core.tracking.local import MetricsFile
 
@@ -61,10 +64,26 @@ def finished(tmp_path) -> runs.Run:
     return runs.open_run(folder)
 
 
-def test_ids_are_readable_and_never_given_twice():
+def test_ids_are_readable_and_differ():
     ids = {runs.new_id("heart") for _ in range(50)}
-    assert len(ids) > 45
-    assert all(re.fullmatch(r"heart-\d{8}-\d{6}-[0-9a-f]{4}", run_id) for run_id in ids)
+    assert len(ids) == 50
+    assert all(re.fullmatch(r"heart-\d{8}-\d{6}-[0-9a-f]{8}", run_id) for run_id in ids)
+
+
+def test_times_are_utc_wherever_the_machine_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        before = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        started = runs.describe("trial-1", SPEC, SCHEMA, plugin_loader.Plugins(), {})["started"]
+        stamp = runs.new_id("heart").removeprefix("heart-")[:15]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert started.endswith("Z")
+    for moment in (started, f"{stamp}Z"):
+        assert 0 <= (dt.datetime.fromisoformat(moment) - before).total_seconds() < 60
+    assert report_text.moment("2026-01-02T03:04:05Z") == "2 Jan 2026, 03:04:05 UTC"
 
 
 def test_a_folder_is_made_with_its_parents_and_only_once(tmp_path):
@@ -139,7 +158,7 @@ def test_what_a_run_wrote_can_be_read_again(finished):
     assert schema == SCHEMA
     assert (scaling.mean.tolist(), scaling.deviation.tolist()) == ([1.5, 0], [2, 1])
     scores = finished.scores()["a"]
-    assert (scores.count, scores.correct) == (3, 2)
+    assert scores.count == 3
     assert scores.auc().number == 0.75
     assert finished.metrics() == []
 
@@ -188,6 +207,20 @@ def test_a_run_is_found_by_id_and_by_folder(tmp_path, monkeypatch):
     assert runs.find("runs/trial-1").manifest["id"] == "trial-1"
 
 
+def test_a_run_in_a_folder_of_another_name_is_found_by_its_id(tmp_path):
+    folder = tmp_path / "mine"
+    runs.create(folder, manifest("trial-1"))
+    assert runs.find("trial-1", tmp_path).folder == folder
+    assert runs.find("mine", tmp_path).folder == folder
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a\0b", ""])
+def test_a_name_that_no_folder_can_have_is_an_unknown_run(tmp_path, name):
+    with pytest.raises(RunFolderError, match="no run ") as caught:
+        runs.find(name, tmp_path)
+    assert len(caught.value.message) < 500
+
+
 def test_an_unknown_run_gets_a_suggestion(tmp_path):
     keep(tmp_path, "trial-1")
     with pytest.raises(RunFolderError, match="no run 'trail-1'") as caught:
@@ -208,7 +241,54 @@ def test_all_runs_are_listed_oldest_first_without_other_folders(tmp_path):
     assert runs.every(tmp_path / "absent") == []
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b"null"])
+def test_runs_of_other_time_zones_are_listed_by_when_they_started(tmp_path):
+    keep(tmp_path, "second", started="2026-01-01T00:30:00Z")
+    keep(tmp_path, "first", started="2026-01-01T09:00:00+0900")
+    keep(tmp_path, "third", started="2025-12-31T20:00:00-05:00")
+    keep(tmp_path, "unknown", started="yesterday")
+    keep(tmp_path, "early", started="0001-01-01T00:00:00+0900")
+    listed = [run.manifest["id"] for run in runs.every(tmp_path)]
+    assert listed == ["early", "unknown", "first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", 5),
+        ("status", None),
+        ("spec", {}),
+        ("spec", {"model": "mlp"}),
+        ("started", 5),
+        ("seconds", "long"),
+        ("seconds", True),
+        ("error", {"code": 16}),
+    ],
+)
+def test_a_folder_whose_manifest_lacks_what_is_shown_is_no_run(tmp_path, field, value):
+    keep(tmp_path, "good")
+    odd = keep(tmp_path, "odd", **{field: value})
+    with pytest.raises(RunFolderError, match=f"no run's manifest: has a wrong {field}"):
+        runs.open_run(odd)
+    assert [run.manifest["id"] for run in runs.every(tmp_path)] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": "Test:AUC", "round": 1, "silo": None},
+        {"name": "Test:AUC", "round": 1, "silo": None, "value": "high"},
+        {"name": 5, "round": 1, "silo": None, "value": 0.5},
+        {"name": "Test:AUC", "round": 1, "silo": ["a"], "value": 0.5},
+        [],
+    ],
+)
+def test_rows_of_metrics_that_are_no_figures_are_refused(finished, row):
+    (finished.folder / runs.METRICS_FILE).write_text(json.dumps(row) + "\n")
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl has a wrong 0"):
+        finished.metrics()
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b"null", b"[" * 100_000])
 def test_a_manifest_that_is_none_is_refused(tmp_path, content):
     (tmp_path / runs.MANIFEST_FILE).write_bytes(content)
     with pytest.raises(RunFolderError, match="manifest"):
@@ -217,7 +297,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, content):
 
 def test_metrics_and_specs_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"id": "a", "status": "completed", "spec": {"future": 1}})
+        json.dumps(manifest(spec={"model": {"name": "mlp"}, "future": 1}))
     )
     (tmp_path / "metrics.jsonl").write_text("{}\ngarbage\n{}\n")
     run = runs.open_run(tmp_path)

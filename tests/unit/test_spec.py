@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fl_core.errors import SpecError
-from fl_core.spec import MAX_FILE_BYTES, RunSpec, as_json, load, schema
+from fl_core.spec import RunSpec, as_json, load, schema
+from fl_core.yaml_file import MAX_FILE_BYTES
 
 GOOD = """\
 name: heart
@@ -78,17 +79,17 @@ def test_silos_may_bring_paths(tmp_path):
     [
         ("rounds: 20", "round: 20", "1: rounds", "is missing"),
         ("rounds: 20", "rounds: 0", "10: rounds", "greater than or equal to 1 (value 0)"),
-        ("rounds: 20", "rounds: many", "10: rounds", "valid integer"),
+        ("rounds: 20", "rounds: many", "10: rounds", "must be a whole number (value 'many')"),
         ("rounds: 20", "rounds: 1000000", "10: rounds", "less than or equal to 100000"),
         ("seed: 42", "seed: -1", "11: seed", "(value -1)"),
         ("seed: 42", "seed: 9223372036854775808", "11: seed", "less than 9223372036854775808"),
         ("test: 0.34", "test: 1", "13: split.test", "less than 1 (value 1)"),
-        ("name: heart\n", "name: Heart!\n", "1: name", "pattern"),
+        ("name: heart\n", "name: Heart!\n", "1: name", "lower-case letters"),
         ("name: mlp", "nme: mlp", "4: model.name", "is missing"),
         ("[hungary, cleveland]", "[hungary, hungary]", "3: silos", "silo 'hungary' stands twice"),
-        ("[hungary, cleveland]", "[hungary, Ungarn]", "3: silos.1.name", "lower-case letters"),
+        ("[hungary, cleveland]", "[hungary, Ungarn]", "3: silos.1", "lower-case letters"),
         ("[hungary, cleveland]", "[hungary, 7]", "3: silos.1", "(value 7)"),
-        ("[hungary, cleveland]", "[]", "3: silos", "at least 1 item"),
+        ("[hungary, cleveland]", "[]", "3: silos", "give at least one silo"),
         ("[hungary, cleveland]", "hungary", "3: silos", "(value 'hungary')"),
         ("  name: fedavg", "  fedavg", "8: strategy", "(value 'fedavg')"),
         ("seed: 42", "max_state_bytes: 10", "11: max_state_bytes", "(value 10)"),
@@ -120,7 +121,7 @@ def test_a_misspelt_field_gets_a_suggestion(tmp_path, old, new, place, meant):
 @pytest.mark.parametrize("name", ["-a", "a-", "a b", "a/b", "..", "a" * 64, "é", "a\\n", "A"])
 def test_silo_names_are_dns_labels(tmp_path, name):
     path = write(tmp_path, changed("[hungary, cleveland]", f'["{name}"]'))
-    assert f"{path}:3: silos.0.name: use lower-case letters" in refused(path).message
+    assert f"{path}:3: silos.0: use lower-case letters" in refused(path).message
 
 
 def test_the_longest_silo_name_is_taken(tmp_path):
@@ -247,12 +248,12 @@ def test_a_setting_can_give_what_the_file_lacks(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("rounds=0", "--set rounds: rounds: Input should be greater"),
+        ("rounds=0", "--set rounds: rounds: must be greater"),
         ("split.test=2", "--set split.test: split.test: "),
         ("split={test: 2}", "--set split: split.test: "),
         ("model.nme=x", "--set model.nme: model.nme: unknown field"),
         ("strateg.name=x", "--set strateg.name: strateg: unknown field"),
-        ("silos.1=A", "--set silos.1: silos.1.name: "),
+        ("silos.1=A", "--set silos.1: silos.1: "),
         ("rounds", "--set rounds: is not path=value"),
         ("=5", "--set =5: is not path=value"),
         ("rounds=[1", "--set rounds=[1: value is not YAML"),
@@ -292,6 +293,62 @@ def test_the_json_schema_describes_every_field_and_its_bounds():
     assert fields.keys() == RunSpec.model_fields.keys()
     assert (fields["rounds"]["minimum"], fields["rounds"]["maximum"]) == (1, 100_000)
     assert schema()["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem", "remedy"),
+    [
+        ("[hungary, cleveland]", "hungary", "silos: must be a list", "`silos: [north, south]`"),
+        ("[hungary, cleveland]", "[]", "silos: give at least one silo", "`silos: [north, south]`"),
+        ("[hungary, cleveland]", "[no]", "silos.0: must be a silo's name", "quote"),
+        ("[hungary, cleveland]", "[7]", "silos.0: must be a silo's name", "`silos: [north"),
+        ("[hungary, cleveland]", "[{name: no}]", "silos.0.name: must be text", "quote"),
+        ("[hungary, cleveland]", "[{name: 7}]", "silos.0.name: must be text", '"7"'),
+        ("{name: heart-disease}", "csv", "dataset: must be a mapping", "{name: heart-disease}`"),
+        ("{name: heart-disease}", "[csv]", "dataset: must be a mapping", "{name: heart-disease}`"),
+        ("dataset: {name: heart-disease}\n", "", "dataset: is missing", "{name: heart-disease}`"),
+        ("rounds: 20", "rounds: 2.5", "rounds: must be a whole number", "`rounds: 20`"),
+        ("rounds: 20", "rounds: .nan", "rounds: must be a finite number", "`rounds: 20`"),
+        ("  test: 0.34", "  test: half", "split.test: must be a number", "`test: 0.34`"),
+        ("name: heart\n", "name: 7\n", "name: must be text", 'in quotes: "7"'),
+        ("name: mlp", "name: ''", "model.name: is too short", "`fl spec schema`"),
+    ],
+)
+def test_a_wrong_field_is_told_in_plain_words(tmp_path, old, new, problem, remedy):
+    error = refused(write(tmp_path, changed(old, new)))
+    assert f": {problem}" in error.message
+    assert remedy in error.remedy
+    assert "Input should" not in error.message
+
+
+@pytest.mark.parametrize("word", ["yes", "true", "off"])
+@pytest.mark.parametrize("field", ["rounds", "seed", "max_state_bytes"])
+def test_a_boolean_is_no_number(tmp_path, field, word):
+    fields = {name: value for name, value in yaml.safe_load(GOOD).items() if name != field}
+    path = write(tmp_path, yaml.safe_dump(fields) + f"{field}: {word}\n")
+    assert f": {field}: must be a whole number (value " in refused(path).message
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
+    spec, _ = load(write(tmp_path, changed("0.34", "25e-2")))
+    assert spec.split.test == 0.25
+
+
+def test_a_wrong_seed_of_the_command_line_is_named_by_its_option(tmp_path):
+    path = write(tmp_path, GOOD)
+    for settings in ([], ["seed=5"]):
+        with pytest.raises(SpecError) as caught:
+            load(path, settings, seed=-1)
+        assert caught.value.message.startswith("--seed: must be greater than or equal to 0")
+    assert load(path, ["seed=5"], seed=6)[0].seed == 6
+
+
+def test_a_silo_keeps_its_place_whichever_silos_are_wanted(tmp_path):
+    path = write(tmp_path, changed("[hungary, cleveland]", "\n- hungary\n- {name: b,\n   data: c}"))
+    _, source = load(path)
+    assert source.silo("b") == f"{path}:5: silos.1"
+    assert source.silo("b", "data") == f"{path}:6: silos.1.data"
+    assert source.silo("stranger") == f"{path}:3: silos"
 
 
 @pytest.mark.parametrize("name", ["aggregator", "pooled"])

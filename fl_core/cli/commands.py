@@ -1,0 +1,26 @@
+"""All commands of ``fl``, put together."""
+
+from __future__ import annotations
+
+import click
+
+from fl_core.cli import plugins, predict, run, runs, spec
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fl-core", prog_name="fl")
+def cli() -> None:
+    """Train a model together without handing over data."""
+
+
+for _command in (
+    run.run,
+    run.check,
+    plugins.plugins,
+    plugins.datasets,
+    spec.spec,
+    predict.predict,
+    runs.runs,
+    runs.report,
+):
+    cli.add_command(_command)

@@ -1,0 +1,89 @@
+"""The roles of one run as threads of the test, so that a test can stand between them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fl_core import plugins as plugin_loader
+from fl_core.job import Job, resolve
+from fl_core.role import RoleConfig
+from fl_core.spec import RunSpec, SpecSource
+from fl_core.transport.identity import Authority, Identity
+from tests.integration.conftest import spec
+
+FEDERATION = "test"
+WAIT = 60
+
+
+class Federation:
+    """An aggregator, started at once, and whatever silos the test adds."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        from fl_core.roles import aggregator
+
+        self.spec = RunSpec.model_validate(spec(**changes))
+        self.folder = folder
+        self.authority = Authority(FEDERATION, valid=dt.timedelta(hours=1))
+        self.errors: dict[str, BaseException] = {}
+        self._plugins = plugin_loader.load()
+        self._threads: list[threading.Thread] = []
+        self._listening = threading.Event()
+        self.port = 0
+        folder.mkdir()
+        config = self._config(self.authority.aggregator([]), 0, None)
+        self._start(
+            "aggregator", lambda: aggregator.run(config, self.job(), self._plugins, self._tell)
+        )
+        assert self._listening.wait(WAIT)
+
+    def job(self) -> Job:
+        """The job, made anew for one role."""
+        return resolve(self.spec, SpecSource("run file", {}), self._plugins, self.folder)
+
+    def silo(self, name: str, job: Job | None = None, port: int | None = None) -> None:
+        """Start a silo."""
+        from fl_core.roles import silo
+
+        config = self._config(self.authority.silo(name), port or self.port, name)
+        own = job or self.job()
+        self._start(name, lambda: silo.run(config, own, self._plugins))
+
+    def join(self) -> dict[str, BaseException]:
+        """Wait until every role has ended; gives their errors."""
+        for thread in self._threads:
+            thread.join(WAIT)
+            assert not thread.is_alive()
+        return self.errors
+
+    def _config(self, identity: Identity, port: int, silo: str | None) -> RoleConfig:
+        return RoleConfig(
+            "run",
+            self.spec,
+            self.folder,
+            self.folder,
+            FEDERATION,
+            identity,
+            "127.0.0.1",
+            port,
+            silo,
+        )
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        if event["event"] == "listening":
+            self.port = event["port"]
+            self._listening.set()
+
+    def _start(self, name: str, role: Callable[[], None]) -> None:
+        def body() -> None:
+            try:
+                role()
+            except Exception as error:  # noqa: BLE001 - the test looks at it
+                self.errors[name] = error
+
+        thread = threading.Thread(target=body, name=name)
+        thread.start()
+        self._threads.append(thread)
