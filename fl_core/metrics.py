@@ -17,6 +17,8 @@ from fl_core.state import State
 
 BINS = 1024
 _CLIP = 1e-7
+_EDGES = np.clip(np.arange(BINS + 1) / BINS, _CLIP, 1 - _CLIP)
+_LOSS_OF_POSITIVE, _LOSS_OF_NEGATIVE = -np.log(_EDGES), -np.log1p(-_EDGES)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Scores:
             kind = np.float64 if name == "loss_sum" else np.int64
             if array is None or array.shape != shape or array.dtype != kind:
                 raise UpdateError(f"sent no valid {prefix}.{name}", "see the silo's log")
-            if not np.isfinite(array).all() or (array < 0).any() or (array > 2**40).any():
+            if not (array.min() >= 0 and array.max() <= 2**40):  # nor NaN
                 raise UpdateError(f"sent impossible {prefix}.{name}", "see the silo's log")
         scores = cls(
             state[f"{prefix}.negative"],
@@ -122,10 +124,8 @@ class Scores:
 
     def _loss_bounds(self) -> tuple[float, float]:
         """The smallest and largest sum of losses that rows in these bins can have."""
-        edges = np.clip(np.arange(BINS + 1) / BINS, _CLIP, 1 - _CLIP)
-        of_positive, of_negative = -np.log(edges), -np.log1p(-edges)
-        least = (self.positive * of_positive[1:] + self.negative * of_negative[:-1]).sum()
-        most = (self.positive * of_positive[:-1] + self.negative * of_negative[1:]).sum()
+        least = self.positive @ _LOSS_OF_POSITIVE[1:] + self.negative @ _LOSS_OF_NEGATIVE[:-1]
+        most = self.positive @ _LOSS_OF_POSITIVE[:-1] + self.negative @ _LOSS_OF_NEGATIVE[1:]
         slack = 1e-9 * (1 + self.count)
         return float(least) - slack, float(most) + slack
 

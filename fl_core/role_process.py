@@ -52,6 +52,8 @@ def main(config: RoleConfig, events: Connection) -> None:
         _run(config, tell)
     except FlError as known:
         error = known
+    except KeyboardInterrupt:
+        error = Interrupted("stopped by a signal")
     except Exception as unknown:  # noqa: BLE001 - the last resort of a process: nothing is lost
         error = FlError(
             f"{config.name}: {type(unknown).__name__}: {unknown}",
@@ -98,7 +100,7 @@ def _log_to_file(config: RoleConfig) -> None:
 
 
 def _terminate(signum: int, frame: object) -> None:
-    raise Interrupted("stopped by a signal")
+    raise KeyboardInterrupt  # which no `except Exception` on the way up takes for its own
 
 
 def _leave_with_parent() -> None:

@@ -20,6 +20,7 @@ State = dict[str, np.ndarray]
 DTYPES = frozenset(
     {"float64", "float32", "float16", "int64", "int32", "uint32", "int16", "uint8", "int8", "bool"}
 )
+_TYPES = frozenset(np.dtype(name) for name in DTYPES)
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_ARRAYS = 100_000
 MAX_NAME = 256
@@ -63,7 +64,7 @@ def decode(data: bytes | bytearray | memoryview, max_bytes: int) -> State:
 
 
 def _check_array(name: str, array: np.ndarray) -> None:
-    if not isinstance(array, np.ndarray) or str(array.dtype) not in DTYPES:
+    if not isinstance(array, np.ndarray) or array.dtype not in _TYPES:
         kind = getattr(array, "dtype", type(array).__name__)
         raise UpdateError(
             f"array {name!r} has type {kind}, which cannot travel",

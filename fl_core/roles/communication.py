@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -25,8 +26,10 @@ LEFT = 201
 TICK = 202
 """Told by the manager to its own role; never taken from a stream."""
 
-MAX_WAITING = 4
-"""Whole messages that wait to be handled, so that memory is bounded whatever peers send."""
+SMALL_BYTES = 64 * 1024
+MAX_SMALL_WAITING = 1024
+MAX_LARGE_WAITING = 4
+"""Whole messages, by size, that wait to be handled: memory is bounded whatever peers send."""
 
 ARRAYS = MyMessage.MSG_ARG_KEY_MODEL_PARAMS
 ROUND = "round"
@@ -86,7 +89,10 @@ class Communication(BaseCommunicationManager):
         wait: Callable[[], float | None],
     ) -> None:
         """``wait``: seconds until a TICK is wanted, or None."""
-        self._inbox: queue.Queue[channel.Event] = queue.Queue(MAX_WAITING)
+        self._inbox: queue.SimpleQueue[tuple[channel.Event, threading.Semaphore]]
+        self._inbox = queue.SimpleQueue()
+        self._small = threading.Semaphore(MAX_SMALL_WAITING)
+        self._large = threading.Semaphore(MAX_LARGE_WAITING)
         self._streams: dict[str, int] = {}
         self.endpoint: Endpoint | None = None
         self._ranks = ranks
@@ -98,16 +104,16 @@ class Communication(BaseCommunicationManager):
         self._running = True
 
     def take(self, event: channel.Event) -> None:
-        """Take an event from a stream's thread; waits while :data:`MAX_WAITING` are unread.
+        """Take an event from a stream's thread; waits while too many are unread.
 
         The wait is what pushes back on a peer that sends faster than its messages are handled.
         """
+        large = isinstance(event, channel.Received) and len(event.frame.state) > SMALL_BYTES
+        places = self._large if large else self._small
         while self._running:
-            try:
-                self._inbox.put(event, timeout=1.0)
+            if places.acquire(timeout=1.0):
+                self._inbox.put((event, places))
                 return
-            except queue.Full:
-                continue
 
     def add_observer(self, observer: Observer) -> None:
         """Deliver messages to ``observer`` as well."""
@@ -132,10 +138,12 @@ class Communication(BaseCommunicationManager):
         while self._running:
             wait = self._wait()
             try:
-                event = self._inbox.get(timeout=None if wait is None else max(wait, 0.0))
+                timeout = None if wait is None else max(wait, 0.0)
+                event, place = self._inbox.get(timeout=timeout)
             except queue.Empty:
                 self._deliver(TICK, 0, {})
                 continue
+            place.release()
             self._dispatch(event)
 
     def stop_receive_message(self) -> None:

@@ -33,6 +33,7 @@ class Scoreboard:
     def sent(self, silo: str, round: int, size: int) -> None:
         """A state of ``size`` bytes is on its way to a silo."""
         self._log(silo, round, names.BYTES_DOWN, Value(float(size)))
+        self._metrics.flush()
 
     def trained(self, silo: str, round: int, answer: Trained, size: int, seconds: float) -> None:
         """An update of ``size`` bytes has been combined, which took ``seconds``."""
@@ -41,6 +42,7 @@ class Scoreboard:
         self._log(silo, round, names.TRAINING_LOSS, Value(answer.loss))
         self._log(silo, round, names.FIT_SECONDS, Value(answer.seconds))
         self._log(silo, round, names.BYTES_UP, Value(float(size)))
+        self._metrics.flush()
 
     def aggregated(self, round: int, seconds: float) -> None:
         """The round's next state is made; the last step took ``seconds``."""
@@ -49,11 +51,13 @@ class Scoreboard:
         self._log(None, round, names.TRAINING_LOSS, Value(loss))
         self._log(None, round, names.ROUND_SECONDS, Value(time.perf_counter() - self._start))
         self._log(None, round, names.AGGREGATE_SECONDS, Value(self._aggregating + seconds))
+        self._metrics.flush()
 
     def scored(self, silo: str, round: int, answer: Scored) -> None:
         """A silo has scored the state of ``round``."""
         self._scored[silo] = answer
         self._log(silo, round, names.SCORE_SECONDS, Value(answer.seconds))
+        self._metrics.flush()
 
     def report(self, round: int) -> dict[str, float | None]:
         """All silos have scored the state of ``round``: log their figures, give the pooled ones."""
@@ -67,6 +71,7 @@ class Scoreboard:
         )
         self.final_tests = {silo: self._scored[silo].test for silo in self._silos}
         self._scored = {}
+        self._metrics.flush()
         return pooled
 
     def _figures(

@@ -113,9 +113,10 @@ class Silo(ClientMasterManager):
         if self._scaled is None:
             raise TransportError("the aggregator sent a state before the scaling", "see its log")
         self._admit(round, fit, states.fingerprint(state))
-        _log.info("round %d: state of %d bytes, fit %s", round, params[wire.BYTES], fit)
+        size = params[wire.BYTES]
         if round > 1:
             self._score(state, round - 1, self._scaled)
+            _log.info("round %d: state of %d bytes scored", round - 1, size)
         if fit:
             self._train(state, round, self._scaled)
 

@@ -24,13 +24,13 @@ BYTES_UP = "Bytes:Up"
 
 
 class MetricsFile:
-    """Appends to a run's metrics.jsonl; each row is on its way to the disk when it is logged."""
+    """Appends to a run's metrics.jsonl; rows are on their way to the disk at each flush."""
 
     def __init__(self, path: Path, run_id: str) -> None:
         self._path = path
         self._run_id = run_id
         with storing(path):
-            self._file = path.open("a", buffering=1, encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8")
 
     def log(self, role: str, silo: str | None, round: int, name: str, value: Value) -> None:
         """Append one figure. Raises StorageError."""
@@ -48,9 +48,15 @@ class MetricsFile:
         with storing(self._path):
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
 
+    def flush(self) -> None:
+        """Hand what was logged to the system. Raises StorageError."""
+        with storing(self._path):
+            self._file.flush()
+
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. Raises StorageError."""
+        with storing(self._path):
+            self._file.close()
 
 
 def round_time(seconds: float) -> float:

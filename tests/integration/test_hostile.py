@@ -240,5 +240,5 @@ def test_a_silos_log_tells_what_it_has_answered(tmp_path: Path, caplog) -> None:
     federation.silo("hungary")
     assert federation.join() == {}
     told = [record.getMessage() for record in caplog.records if record.name.endswith("silo")]
-    assert sum("state of" in line for line in told) == 3
+    assert sum("scored" in line for line in told) == 2
     assert sum("update of" in line for line in told) == 2

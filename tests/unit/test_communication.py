@@ -7,7 +7,12 @@ import threading
 import pytest
 
 from fl_core.roles import communication as wire
-from fl_core.roles.communication import MAX_WAITING, Communication
+from fl_core.roles.communication import (
+    MAX_LARGE_WAITING,
+    MAX_SMALL_WAITING,
+    SMALL_BYTES,
+    Communication,
+)
 from fl_core.transport.channel import Joined, Left, Received
 from fl_core.transport.frames import Frame
 
@@ -61,28 +66,31 @@ def test_the_end_of_a_stream_that_was_replaced_is_not_told():
     assert role.params[2]["reason"] == "now"
 
 
-def test_a_peer_that_sends_faster_than_it_is_read_waits():
-    role = Role(last=MAX_WAITING + 2)
+@pytest.mark.parametrize(
+    ("size", "most"), [(0, MAX_SMALL_WAITING), (SMALL_BYTES + 1, MAX_LARGE_WAITING)]
+)
+def test_a_peer_that_sends_faster_than_it_is_read_waits(size, most):
+    role = Role(last=most + 2)
     sent = []
 
     def flood() -> None:
-        for number in range(MAX_WAITING + 2):
-            role.manager.take(Received("a", Frame(wire.UPDATE, number)))
+        for number in range(most + 2):
+            role.manager.take(Received("a", Frame(wire.UPDATE, number, {}, bytes(size))))
             sent.append(number)
 
     sender = threading.Thread(target=flood)
     sender.start()
-    sender.join(timeout=0.3)
+    sender.join(timeout=0.5)
     assert sender.is_alive()
-    assert len(sent) == MAX_WAITING
+    assert len(sent) == most
     role.manager.handle_receive_message()
     sender.join(timeout=10)
     assert not sender.is_alive()
-    assert [params["round"] for params in role.params] == list(range(MAX_WAITING + 2))
+    assert [params["round"] for params in role.params] == list(range(most + 2))
 
 
 def test_after_the_end_nothing_waits():
     role = Role(last=1)
     role.manager.stop_receive_message()
-    for _ in range(MAX_WAITING + 1):
+    for _ in range(MAX_SMALL_WAITING + 1):
         role.manager.take(Joined("a"))
