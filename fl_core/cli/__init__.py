@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # while the commands were imported
         sys.stderr.write("interrupted\n")
         status = 130
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # what was still to be printed has no reader; let the exit not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
@@ -24,7 +29,7 @@ def _run(arguments: list[str]) -> int:
 
     from fl_core.cli.commands import cli
     from fl_core.cli.console import colour
-    from fl_core.cli.errors import drop_output, tell, tell_wrong_call
+    from fl_core.cli.errors import tell, tell_wrong_call
     from fl_core.errors import FlError, Interrupted
     from fl_core.plugins import described
 
@@ -41,7 +46,6 @@ def _run(arguments: list[str]) -> int:
         tell(error, as_json)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has enough
-        drop_output()
         return 0
     except Exception as bug:  # noqa: BLE001 - the last resort of the program: a numbered exit code
         traceback.print_exc()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 
 import click
 
@@ -40,8 +38,3 @@ def tell_wrong_call(error: click.ClickException, as_json: bool) -> None:
         "remedy": f"`{command} --help`",
     }
     click.echo(json.dumps({"event": "error", "error": fields}))
-
-
-def drop_output() -> None:
-    """Send what is still to be printed nowhere: its reader is gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

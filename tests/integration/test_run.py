@@ -306,13 +306,15 @@ def _in_group(group: int) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_enough_ends_the_run_without_a_traceback(
-    spec_file: SpecFile, tmp_path: Path
+    spec_file: SpecFile, tmp_path: Path, unbuffered: str
 ) -> None:
     command = [sys.executable, "-m", "fl_core.cli", "run", str(spec_file(rounds=100_000))]
     process = subprocess.Popen(
         [*command, "--out", "out"],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
