@@ -7,17 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from fl_core import state as states
-from fl_core.dataset import Dataset, Schema
-from fl_core.errors import DataError, FlError, ParameterError, SpecError, nearest
+from fl_core.dataset import Dataset, Schema, Table
+from fl_core.errors import (
+    DataError,
+    FlError,
+    ParameterError,
+    SpecError,
+    UpdateError,
+    nearest,
+)
 from fl_core.fields import field_error
 from fl_core.model import Model
 from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Parts, split
 from fl_core.seeding import derive
 from fl_core.spec import RunSpec
+from fl_core.state import State
 from fl_core.strategies import Strategy
 from fl_core.yaml_file import SpecSource
 
@@ -104,6 +113,22 @@ def check_initial_state(job: Job, source: SpecSource) -> None:
             f"over the limit of {job.spec.max_state_bytes}",
             f"write `max_state_bytes: {size}` or more in the run file, or make the model smaller",
         )
+
+
+def predicted(model: Model, state: State, table: Table, what: str) -> np.ndarray:
+    """The model's scores: float64 of shape (n,), from 0 to 1. ``what`` names model and place.
+
+    Raises RoleError for what the model raises, UpdateError for scores that are none.
+    """
+    with blamed(what):
+        scores = np.asarray(model.predict(state, table), dtype=np.float64)
+    if scores.shape != (len(table),) or not ((scores >= 0) & (scores <= 1)).all():
+        raise UpdateError(
+            f"{what}: gave an array of shape {list(scores.shape)} for {len(table)} rows, not that "
+            "many numbers from 0 to 1",
+            "for each row a probability must be predicted, never NaN: tell the plugin's author",
+        )
+    return scores
 
 
 def model_of(spec: RunSpec, schema: Schema, plugins: Plugins) -> Model:

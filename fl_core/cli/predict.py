@@ -12,14 +12,10 @@ import numpy as np
 
 from fl_core import plugins as plugin_loader
 from fl_core import runs as run_folders
-from fl_core.dataset import Table
 from fl_core.datasets.csv import read_table
-from fl_core.errors import DataError, UpdateError
+from fl_core.errors import DataError
 from fl_core.files import write_atomic
-from fl_core.job import model_of
-from fl_core.model import Model
-from fl_core.plugins import blamed
-from fl_core.state import State
+from fl_core.job import model_of, predicted
 
 
 @click.command()
@@ -46,26 +42,11 @@ def predict(run: str, data: Path, out: Path | None, root: Path) -> None:
     if len(table) == 0:
         raise DataError(f"{data} has no rows", "give at least one row below the header")
     scaled = scaling.apply(table, model.accepts_missing)
-    text = _as_csv(_scores(model, found.state(), scaled))
+    text = _as_csv(predicted(model, found.state(), scaled, f"model {model.name!r} in predict"))
     if out is None:
         sys.stdout.write(text)
     else:
         write_atomic(out, text)
-
-
-def _scores(model: Model, state: State, table: Table) -> np.ndarray:
-    """A score for each row. Raises RoleError or UpdateError, naming the model, for wrong ones."""
-    what = f"model {model.name!r} in predict"
-    with blamed(what):
-        scores = np.asarray(model.predict(state, table), dtype=np.float64)
-        good = scores.shape == (len(table),) and bool(((scores >= 0) & (scores <= 1)).all())
-    if not good:
-        raise UpdateError(
-            f"{what}: gave an array of shape {list(scores.shape)} for {len(table)} rows, not that "
-            "many numbers from 0 to 1",
-            "it must give a probability for each row, none of them NaN: tell the plugin's author",
-        )
-    return scores
 
 
 def _as_csv(scores: np.ndarray) -> str:

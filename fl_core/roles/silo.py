@@ -10,7 +10,7 @@ import numpy as np
 
 from fl_core import state as states
 from fl_core.errors import FlError, TransportError, UpdateError
-from fl_core.job import Job
+from fl_core.job import Job, predicted
 from fl_core.metrics import Scores
 from fl_core.model import FitContext, Update
 from fl_core.plugins import Plugins, blamed
@@ -158,14 +158,8 @@ class Silo(ClientMasterManager):
         start = time.perf_counter()
         arrays: states.State = {}
         for name, table in (("validation", parts.validation), ("test", parts.test)):
-            with blamed(f"{self._model} in predict, round {round},"):
-                scores = np.asarray(self._job.model.predict(state, table))
-            if scores.shape != (len(table),) or not ((scores >= 0) & (scores <= 1)).all():
-                raise UpdateError(
-                    f"{self._model}, round {round}: predicted {scores.dtype}{list(scores.shape)} "
-                    f"for {len(table)} rows, not that many numbers from 0 to 1",
-                    "predict must give a probability for each row, none of them NaN",
-                )
+            what = f"{self._model} in predict, round {round}"
+            scores = predicted(self._job.model, state, table, what)
             arrays |= Scores.of(scores, table.labels).as_state(name)
         seconds = time.perf_counter() - start
         self._answer(wire.SCORES, **{wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds})
