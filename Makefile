@@ -127,9 +127,11 @@ test-install: setup ## pip install '.[fedml]' ./plugins/fl-core-mlp into an empt
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate $(if $(UPGRADE),--upgrade)
+FITTED = --overrides requirements/overrides.txt --excludes requirements/excludes.txt
 
 lock: .venv/.uv ## requirements/*.txt anew from the pyprojects and *.in; UPGRADE=1 for the newest versions
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
-	$(COMPILE) $(PYPROJECTS) requirements/dev.in --extra fedml \
-	  --overrides requirements/overrides.txt --excludes requirements/excludes.txt \
+	$(COMPILE) $(PYPROJECTS) requirements/dev.in --extra fedml --extra s3 --extra infra $(FITTED) \
 	  -o requirements/lock.txt
+	$(COMPILE) $(PYPROJECTS) --extra fedml --extra s3 $(FITTED) \
+	  --excludes requirements/image-excludes.txt -c requirements/lock.txt -o requirements/image.txt
