@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from fl_core.fields import Strict
+from fl_core.files import inside
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LARGEST = 1e100
@@ -177,11 +178,17 @@ class Dataset(ABC):
     description: ClassVar[str] = ""
     silos: ClassVar[tuple[str, ...]] = ()
     """Silos that the dataset knows; empty when each silo of a run brings a path of its own."""
+    takes_data: ClassVar[bool] = True
+    """Whether a silo may name a path; if not, ``load`` gets None, also from an agent."""
 
-    def __init__(self, params: DatasetParams, folder: Path) -> None:
-        """``folder`` is where relative paths start: the run file's."""
+    def __init__(self, params: DatasetParams, folder: Path, confined: bool = False) -> None:
+        """``folder`` is where relative paths start: the run file's, or the silo's own data.
+
+        ``confined``: the run file came over the network, and names no file outside ``folder``.
+        """
         self.params = params
         self.folder = folder
+        self.confined = confined
 
     @abstractmethod
     def schema(self) -> Schema:
@@ -193,3 +200,18 @@ class Dataset(ABC):
 
         Raises DataError, naming file, line, column and value, for rows that break the schema.
         """
+
+    def portable(self) -> dict[str, Any]:
+        """The parameters in a form that means the same on another machine.
+
+        A dataset whose parameters name a file puts what it holds in its place. Plain values, as
+        JSON has them. Raises DataError when such a file cannot be read.
+        """
+        return self.params.model_dump(mode="json", by_alias=True)
+
+    def path(self, given: str) -> Path:
+        """The file that the run file names as ``given``: every path in it is to be read so.
+
+        Raises DataError when the dataset is confined and the path leads out of its folder.
+        """
+        return inside(self.folder, given) if self.confined else self.folder / given

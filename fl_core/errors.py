@@ -93,6 +93,20 @@ class StorageError(FlError):
     title = "storage"
 
 
+class CertificateError(FlError):
+    """A party's certificate or key that is missing, expired, or does not fit."""
+
+    exit_code = 19
+    title = "certificate"
+
+
+class ServiceError(FlError):
+    """A coordinator or agent that refuses a request, or cannot start."""
+
+    exit_code = 20
+    title = "service"
+
+
 class Interrupted(FlError):
     """Ctrl-C or SIGTERM. 130 is the shell's own code for an interrupt."""
 
@@ -113,6 +127,8 @@ ERRORS: dict[int, type[FlError]] = {
         RoleError,
         UpdateError,
         StorageError,
+        CertificateError,
+        ServiceError,
         Interrupted,
     )
 }

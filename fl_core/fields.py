@@ -89,7 +89,7 @@ def field_error(
     if first["type"] == "extra_forbidden":
         return kind(
             f"{where}: unknown field (value {first['input']!r:.80})",
-            nearest(path[-1], _names(kinds[-2])),
+            nearest(path[-1], _names(_required(kinds[-2]))),
         )
     hint = _QUOTE if isinstance(first["input"], bool) else ""
     if first["type"] == "string_type" and type(first["input"]) in (int, float):
@@ -127,7 +127,7 @@ def _descend(model: type[BaseModel], location: Sequence[str | int]) -> tuple[lis
     kinds: list[Any] = [model]
     example = ""
     for part in location:
-        kind, found = kinds[-1], None
+        kind, found = _required(kinds[-1]), None
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             field = _fields(kind).get(str(part))
             if field is not None:
@@ -139,6 +139,13 @@ def _descend(model: type[BaseModel], location: Sequence[str | int]) -> tuple[lis
             found = arguments[-1] if get_origin(kind) is dict else arguments[0]
         kinds.append(get_args(found)[0] if get_origin(found) is Annotated else found)
     return kinds, example
+
+
+def _required(kind: Any) -> Any:
+    """``X`` for ``X | None``, of which pydantic's locations say nothing."""
+    members = [one for one in get_args(kind) if one is not type(None)]
+    optional = get_origin(kind) in (Union, UnionType) and len(members) < len(get_args(kind))
+    return members[0] if optional and len(members) == 1 else kind
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -1,13 +1,13 @@
-"""Writing files so that none is ever half-written, with errors that say what to do."""
+"""Files that are written whole or not at all, and names that lead nowhere else."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from fl_core.errors import StorageError
+from fl_core.errors import DataError, StorageError
 
 
 @contextmanager
@@ -34,3 +34,30 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path that ``name`` means below ``folder``, where ``name`` is somebody else's choice.
+
+    Raises DataError for one that leads out of the folder: by its form, or over a symbolic link.
+    """
+    parts = PurePosixPath(name).parts
+    problem = ""
+    if "\0" in name:
+        problem = "is no path"
+    elif name.startswith("/"):
+        problem = "is an absolute path"
+    elif ".." in parts:
+        problem = "holds '..'"
+    else:
+        try:
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                problem = "is a link that leads out of it"
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name of no file
+            problem = f"cannot be followed: {error}"
+    if problem:
+        raise DataError(
+            f"path {name!r:.200} {problem}; only files in {folder} may be named",
+            "give a path that starts in that folder and stays there",
+        )
+    return folder / name

@@ -21,6 +21,7 @@ from fl_core.errors import (
     nearest,
 )
 from fl_core.fields import field_error
+from fl_core.files import inside
 from fl_core.model import Model
 from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Parts, split
@@ -46,22 +47,42 @@ class Job:
 
     def load(self, silo: str) -> Parts:
         """The silo's rows in their parts. Raises DataError."""
-        data = next(one.data for one in self.spec.silos if one.name == silo)
+        data = self._data(silo)
         table = self.dataset.load(silo, data)
         try:
             return split(table, self.spec.split, silo)
         except DataError as error:
             if data is None:
                 raise
-            file = self.dataset.folder / data
+            file = self.dataset.path(data)
             raise DataError(f"{file}: {error.message}", error.remedy) from error
 
+    def _data(self, silo: str) -> str | None:
+        """The path of the silo's data, if it has one. Raises DataError for one that may not be."""
+        data = next(one.data for one in self.spec.silos if one.name == silo)
+        if not (self.dataset.confined and self.dataset.takes_data):
+            return data
+        if data is None:
+            return f"{silo}.csv"
+        inside(self.dataset.folder, data)  # a dataset that joins paths by itself is held to it too
+        return data
 
-def resolve(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -> Job:
+
+def resolve(
+    spec: RunSpec,
+    source: SpecSource,
+    plugins: Plugins,
+    folder: Path,
+    own_data: Path | None = None,
+) -> Job:
     """Resolve and check everything that needs no data.
 
-    ``folder`` is where relative paths of the run file start. Raises PluginError for unknown names,
-    ParameterError for parameters and combinations, SpecError for silos, DataError for the schema.
+    ``folder`` is where relative paths of the run file start. Where the run file came over the
+    network, ``own_data`` takes its place: the silo's own folder, out of which no path may lead, and
+    where its rows are SILO.csv unless the run file says otherwise.
+
+    Raises PluginError for unknown names, ParameterError for parameters and combinations, SpecError
+    for silos, DataError for the schema.
     """
     dataset_class = _located(source, "dataset", lambda: plugins.dataset(spec.dataset.name))
     model_class = _located(source, "model", lambda: plugins.model(spec.model.name))
@@ -72,21 +93,12 @@ def resolve(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -
             f"strategy {spec.strategy.name!r}",
             f"use one of: {', '.join(model_class.strategies)}",
         )
-    if dataset_class.silos:
-        for silo in spec.silos:
-            if silo.name not in dataset_class.silos:
-                raise SpecError(
-                    f"{source.silo(silo.name)}: dataset {spec.dataset.name!r} has no silo "
-                    f"{silo.name!r}",
-                    nearest(silo.name, list(dataset_class.silos)),
-                )
-            if silo.data is not None:
-                raise SpecError(
-                    f"{source.silo(silo.name, 'data')}: dataset {spec.dataset.name!r} takes no "
-                    f"data path (value {silo.data!r})",
-                    "remove it, or use dataset 'csv' for files of your own",
-                )
-    dataset = dataset_class(_params(dataset_class.Params, spec, source, "dataset"), folder)
+    _check_silos(spec, source, dataset_class)
+    dataset = dataset_class(
+        _params(dataset_class.Params, spec, source, "dataset"),
+        own_data or folder,
+        confined=own_data is not None,
+    )
     schema = dataset.schema()
     return Job(
         spec,
@@ -95,6 +107,34 @@ def resolve(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -
         model_class(_params(model_class.Params, spec, source, "model"), schema),
         strategy_class(_params(strategy_class.Params, spec, source, "strategy")),
     )
+
+
+def portable(spec: RunSpec, source: SpecSource, plugins: Plugins, folder: Path) -> RunSpec:
+    """The spec with, in place of the files that it names beside itself, what these hold.
+
+    Files of silos are not among them: each silo has its own. Raises PluginError for an unknown
+    dataset, ParameterError for its parameters, DataError for a file that cannot be read.
+    """
+    dataset_class = _located(source, "dataset", lambda: plugins.dataset(spec.dataset.name))
+    dataset = dataset_class(_params(dataset_class.Params, spec, source, "dataset"), folder)
+    chosen = spec.dataset.model_copy(update={"params": dataset.portable()})
+    return spec.model_copy(update={"dataset": chosen})
+
+
+def _check_silos(spec: RunSpec, source: SpecSource, dataset: type[Dataset]) -> None:
+    for silo in spec.silos:
+        if dataset.silos and silo.name not in dataset.silos:
+            raise SpecError(
+                f"{source.silo(silo.name)}: dataset {spec.dataset.name!r} has no silo "
+                f"{silo.name!r}",
+                nearest(silo.name, list(dataset.silos)),
+            )
+        if silo.data is not None and not dataset.takes_data:
+            raise SpecError(
+                f"{source.silo(silo.name, 'data')}: dataset {spec.dataset.name!r} takes no "
+                f"data path (value {silo.data!r})",
+                "remove it, or use dataset 'csv' for files of your own",
+            )
 
 
 def check_initial_state(job: Job, source: SpecSource) -> None:

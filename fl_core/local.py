@@ -3,62 +3,42 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import multiprocessing
 import os
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from fl_core import report, role_process, runs
-from fl_core.errors import FlError, Interrupted, RoleError, from_dict
+from fl_core import launch, report, runs
+from fl_core.errors import FlError, Interrupted, RoleError
 from fl_core.files import storing
 from fl_core.job import Job
+from fl_core.launch import RoleProcess
 from fl_core.plugins import Plugins, described
 from fl_core.role import RoleConfig
 from fl_core.runs import Run
-from fl_core.transport.identity import Authority, Identity
+from fl_core.transport.authority import Authority
+from fl_core.transport.identity import Identity
 
 FEDERATION = "local"
 HOST = "127.0.0.1"
 LAST_WORDS_SECONDS = 2.0
 """How long the other roles may go on after one has failed, so that the first cause is known."""
-TERMINATE_SECONDS = 5.0
-LONGEST_TEMPORARY_PATH = 60
-"""Bytes. The forking process listens on a socket there, whose path may have 107 in all."""
 
 OnEvent = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class _Role:
-    name: str
-    process: ForkServerProcess
-    events: Connection
-    ended: bool = False
-    error: FlError | None = None
 
 
 def warm_up(preload: Sequence[str] = ()) -> None:
     """Start the process that role processes are forked from; it imports FedML while we go on.
 
     Every role would otherwise spend seconds importing the same modules. ``preload`` names more of
-    them. Numeric libraries get one thread a process: silos share the machine's cores, and a
-    result must not depend on how many there are.
+    them.
     """
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
-    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY_PATH:
-        tempfile.tempdir = "/tmp"  # noqa: S108 - a folder of our own is made in it
+    launch.prepare()
     from multiprocessing import forkserver, resource_tracker
 
     _context().set_forkserver_preload([*preload, "fl_core.fork_server"])
@@ -121,21 +101,9 @@ def run(
             interrupts.ignore()
             federation.stop()
             manifest |= {"rows": federation.rows, "seconds": round(time.monotonic() - start, 3)}
-            finished = _conclude(folder, manifest, error)
+            finished = report.conclude(folder, manifest, error)
     if error is not None:
         raise error
-    return finished
-
-
-def _conclude(folder: Path, manifest: dict[str, Any], error: FlError | None) -> Run:
-    """Write manifest and report; what goes wrong with that does not hide the run's own error."""
-    try:
-        finished = Run(folder, runs.conclude(folder, manifest, error))
-        report.write(finished)
-    except Exception as failure:
-        if error is None:
-            raise
-        raise error from failure
     return finished
 
 
@@ -174,7 +142,7 @@ class _Federation:
         self._spec_folder = spec_folder
         self._on_event = on_event
         self._context = _context()
-        self._roles: list[_Role] = []
+        self._roles: list[RoleProcess] = []
         self.rows: dict[str, Any] = {}
 
     def run(self, aggregator: Identity, identities: dict[str, Identity], port: int) -> None:
@@ -195,7 +163,6 @@ class _Federation:
             raise _cause(errors)
 
     def _start(self, silo: str | None, folder: Path, identity: Identity, port: int) -> None:
-        receiving, sending = self._context.Pipe(duplex=False)
         config = RoleConfig(
             self._run_id,
             self._job.spec,
@@ -207,11 +174,7 @@ class _Federation:
             port,
             silo,
         )
-        process = self._context.Process(target=role_process.main, args=(config, sending))
-        with _main_module_hidden():
-            process.start()
-        sending.close()
-        self._roles.append(_Role(config.name, process, receiving))
+        self._roles.append(RoleProcess(config, self._context))
 
     def _follow(self) -> Iterator[dict[str, Any]]:
         """Events of all roles, until all have ended or one has failed."""
@@ -222,39 +185,17 @@ class _Federation:
                 return
             ready = wait([role.events for role in open_roles], timeout)
             for role in open_roles:
-                if role.events in ready:
-                    yield from self._read(role)
+                if role.events in ready and (event := role.read()) is not None:
+                    yield event
                 if role.error is not None and give_up is None:
                     give_up = time.monotonic() + LAST_WORDS_SECONDS
-
-    def _read(self, role: _Role) -> Iterator[dict[str, Any]]:
-        try:
-            event = json.loads(role.events.recv_bytes())
-        except EOFError:
-            role.ended = True
-            role.process.join(TERMINATE_SECONDS)
-            role.error = RoleError(
-                f"{role.name} ended without a word, exit code {role.process.exitcode}",
-                "out of memory, or killed from outside? its log is in the run folder",
-            )
-            return
-        if event["event"] == "failed":
-            role.ended, role.error = True, from_dict(event["error"])
-        elif event["event"] == "ended":
-            role.ended = True
-        yield {"role": role.name, **event}
 
     def stop(self) -> None:
         """End every process, and wait until all are gone."""
         for role in self._roles:
-            if role.process.is_alive() and not (role.ended and role.error is None):
-                role.process.terminate()
+            role.terminate()
         for role in self._roles:
-            role.process.join(TERMINATE_SECONDS)
-            if role.process.is_alive():
-                role.process.kill()
-                role.process.join()
-            role.events.close()
+            role.join()
 
 
 def _cause(errors: dict[str, FlError]) -> FlError:
@@ -265,20 +206,6 @@ def _cause(errors: dict[str, FlError]) -> FlError:
     if aggregator and aggregator[0].exit_code != RoleError.exit_code:
         return aggregator[0]
     return (own or silo or aggregator)[0]
-
-
-@contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keep multiprocessing from importing the main script again in a role's process.
-
-    A role needs nothing of it, and importing the command line takes longer than a role's start.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _context() -> ForkServerContext:

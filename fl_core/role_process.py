@@ -9,8 +9,10 @@ import resource
 import signal
 import threading
 import traceback
+from contextlib import ExitStack
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import setproctitle
@@ -19,6 +21,7 @@ from fl_core import plugins as plugin_loader
 from fl_core.errors import FlError, Interrupted
 from fl_core.files import storing
 from fl_core.job import resolve
+from fl_core.own_data import folder_of
 from fl_core.role import RoleConfig, Tell
 from fl_core.spec import SpecSource
 
@@ -70,9 +73,17 @@ def main(config: RoleConfig, events: Connection) -> None:
 
 
 def _run(config: RoleConfig, tell: Tell) -> None:
+    with ExitStack() as stack:
+        own_data = None
+        if config.data is not None:
+            own_data = stack.enter_context(folder_of(config.data, config.folder))
+        _run_job(config, tell, own_data)
+
+
+def _run_job(config: RoleConfig, tell: Tell, own_data: Path | None) -> None:
     plugins = plugin_loader.load()
     source = SpecSource("run file", {})
-    job = resolve(config.spec, source, plugins, config.spec_folder)
+    job = resolve(config.spec, source, plugins, config.spec_folder, own_data)
     who = {"role": "aggregator" if config.silo is None else "silo", "silo": config.silo}
     plugins.call("before_run", run_id=config.run_id, spec=config.spec, **who)
     status = "failed"

@@ -40,6 +40,8 @@ SCORES_FILE = "scores.json"
 REPORT_FILE = "report.html"
 SILOS_FOLDER = "silos"
 DEFAULT_ROOT = Path("runs")
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}-[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+"""What :func:`new_id` makes: a name that may stand in a path."""
 
 
 class _Choice(BaseModel):

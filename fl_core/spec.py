@@ -158,6 +158,20 @@ def _override(content: dict[str, Any], setting: str) -> str:
     return path
 
 
+def as_message(spec: RunSpec) -> str:
+    """The spec as JSON that means the same elsewhere, in the order in which it was written.
+
+    Raises SpecError for values that JSON does not have.
+    """
+    try:
+        return json.dumps(spec.model_dump(), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(
+            f"the run file holds a value that cannot be sent: {error}",
+            "write plain text, finite numbers, lists and mappings; quote dates",
+        ) from error
+
+
 def as_json(spec: RunSpec) -> str:
     """The spec in a form that is equal for equal specs."""
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True)

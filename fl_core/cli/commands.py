@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fl_core.cli import plugins, predict, run, runs, spec
+from fl_core.cli import certs, operator, plugins, predict, run, runs, services, spec
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,5 +22,13 @@ for _command in (
     predict.predict,
     runs.runs,
     runs.report,
+    certs.certs,
+    services.coordinator,
+    services.agent,
+    operator.submit,
+    operator.status,
+    operator.logs,
+    operator.stop,
+    operator.fetch,
 ):
     cli.add_command(_command)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import math
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from fl_core import yaml_file
 from fl_core.dataset import (
@@ -40,27 +40,28 @@ def read_table(
     keep: Callable[[Row], bool] | None = None,
     is_test: Callable[[Row], bool] | None = None,
     labelled: bool = True,
+    beside: Sequence[str] = (),
 ) -> Table:
     """Rows of a csv file (comma, header line, UTF-8) as the schema understands them.
 
-    Rows that ``keep`` refuses are passed over unread. Without ``labelled`` the label column may be
-    absent, labels are 0, and no row is dropped. Raises DataError naming file, line, column and
-    value.
+    Rows that ``keep`` refuses are passed over unread; ``beside`` names the columns that it and
+    ``is_test`` look at. Without ``labelled`` the label column may be absent, labels are 0, and no
+    row is dropped. Raises DataError naming file, line, column and value.
     """
-    wanted = [*schema.columns, *([schema.label.column] if labelled else [])]
+    wanted = [*beside, *schema.columns, *([schema.label.column] if labelled else [])]
     lines = _lines(path, wanted)
     _, header = next(lines)
     columns = [(header.index(name), _reader(name, of)) for name, of in schema.columns.items()]
     label = (header.index(schema.label.column), _label_reader(schema.label)) if labelled else None
     cells, labels, tests = array("d"), array("B"), array("B")
     for line, texts in lines:
-        if keep or is_test:
-            row = dict(zip(header, texts, strict=True))
-            if keep and not keep(row):
-                continue
-            if is_test:
-                tests.append(is_test(row))
         try:
+            if keep or is_test:
+                row = dict(zip(header, texts, strict=True))
+                if keep and not keep(row):
+                    continue
+                if is_test:
+                    tests.append(is_test(row))
             cells.extend([read(texts[place]) for place, read in columns])
             labels.append(int(label[1](texts[label[0]])) if label else 0)
         except DataError as error:
@@ -235,9 +236,24 @@ def _outside(column: Number) -> str:
 
 
 class CsvParams(DatasetParams):
-    """Parameters of the dataset ``csv``."""
+    """Parameters of the dataset ``csv``: the schema, in a file of its own or written out."""
 
-    schema_file: str = Field(description="path of the schema (YAML), from the run file's folder")
+    schema_file: str | None = Field(
+        None,
+        description="path of the schema (YAML), from the run file's folder",
+        examples=["schema.yaml"],
+    )
+    # Not named as users write it: every pydantic model has an attribute `schema` already.
+    inline: Schema | None = Field(
+        None, alias="schema", description="the schema itself, in place of schema_file"
+    )
+
+    @model_validator(mode="after")
+    def _one_schema(self) -> CsvParams:
+        if (self.schema_file is None) == (self.inline is None):
+            given = "neither is" if self.inline is None else "both are"
+            raise ValueError(f"needs either schema_file or schema; {given} given")
+        return self
 
 
 class CsvDataset(Dataset):
@@ -248,9 +264,16 @@ class CsvDataset(Dataset):
     description: ClassVar[str] = "any table: a csv file for each silo, and a schema file"
 
     def schema(self) -> Schema:
-        """The schema that ``schema_file`` holds."""
+        """The schema that ``schema_file`` holds, or that the run file does."""
         assert isinstance(self.params, CsvParams)
-        return read_schema(self.folder / self.params.schema_file)
+        if self.params.inline is not None:
+            return self.params.inline
+        assert self.params.schema_file is not None
+        return read_schema(self.path(self.params.schema_file))
+
+    def portable(self) -> dict[str, Any]:
+        """The schema itself, whatever file it came from."""
+        return {"schema": self.schema().model_dump(mode="json", exclude_none=True)}
 
     def load(self, silo: str, data: str | None) -> Table:
         """The rows of the file ``data``."""
@@ -258,7 +281,7 @@ class CsvDataset(Dataset):
             raise DataError(
                 f"silo {silo!r} has no data", "give it a path: silos: [{name: ..., data: FILE.csv}]"
             )
-        return read_table(self.folder / data, self.schema())
+        return read_table(self.path(data), self.schema())
 
 
 def read_schema(path: Path) -> Schema:

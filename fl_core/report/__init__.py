@@ -6,10 +6,13 @@ taken as hostile text and escaped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fl_core import runs
+from fl_core.errors import FlError
 from fl_core.files import write_atomic
 from fl_core.report import sections
 from fl_core.report.figures import Figures
@@ -45,6 +48,21 @@ def write(run: Run) -> Path:
     path = run.folder / REPORT_FILE
     write_atomic(path, render(run))
     return path
+
+
+def conclude(folder: Path, manifest: Mapping[str, Any], error: FlError | None) -> Run:
+    """Write the last manifest and the report of a run that has ended, with ``error`` if it did so.
+
+    What goes wrong with that does not hide the run's own error, which is then raised.
+    """
+    try:
+        finished = Run(folder, runs.conclude(folder, manifest, error))
+        write(finished)
+    except Exception as failure:
+        if error is None:
+            raise
+        raise error from failure
+    return finished
 
 
 @cache

@@ -97,7 +97,8 @@ class Aggregator(FedMLServerManager):
         self._server = Server(
             self._config.identity,
             self._config.federation,
-            self._silos,
+            frozenset(self._silos).__contains__,
+            len(self._silos),
             self._config.run_id,
             limit,
             self.com_manager.take,

@@ -10,8 +10,14 @@ from fl_core.errors import TransportError
 from fl_core.transport.frames import MAX_CHUNK, Frame
 
 SERVICE = "fl_core.Federation"
-METHOD = "Stream"
-PATH = f"/{SERVICE}/{METHOD}"
+STREAM, CALL = "Stream", "Call"
+"""The methods: a silo's stream, and an operator's call."""
+
+
+def path(method: str) -> str:
+    """gRPC's name for a method."""
+    return f"/{SERVICE}/{method}"
+
 
 HEARTBEAT_SECONDS = 20
 """HTTP/2 pings, answered below Python, so that a long fit does not look like a lost silo."""
@@ -54,6 +60,8 @@ class Joined:
     peer: str
     stream: int = field(default=0, compare=False)
     """Which of the peer's streams it is."""
+    fingerprint: str = field(default="", compare=False)
+    """SHA-256 of the certificate that the peer has shown; empty at a silo."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class Received:
 
     peer: str
     frame: Frame
+    stream: int = field(default=0, compare=False)
+    """On which of the peer's streams."""
 
 
 @dataclass(frozen=True)

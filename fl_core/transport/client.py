@@ -1,4 +1,4 @@
-"""A silo's end: dials the aggregator, and dials again when the stream is lost."""
+"""The dialling end: a silo's stream, which is dialled again when it is lost; an operator's call."""
 
 from __future__ import annotations
 
@@ -33,6 +33,61 @@ _FINAL = {
 """Codes at which dialling again would only repeat the answer."""
 
 
+def dial(identity: Identity, federation: str, target: str) -> grpc.Channel:
+    """A channel to the aggregator at ``HOST:PORT``, whichever name that host has."""
+    channel.require_tls13()
+    return grpc.secure_channel(
+        target,
+        grpc.ssl_channel_credentials(
+            root_certificates=identity.authority,
+            private_key=identity.key,
+            certificate_chain=identity.certificate,
+        ),
+        options=[
+            *channel.OPTIONS,
+            ("grpc.ssl_target_name_override", server_name(federation)),
+        ],
+    )
+
+
+def call(
+    identity: Identity, target: str, tag: bytes, request: Frame, limit: int
+) -> Iterator[Frame]:
+    """The frames, of at most ``limit`` bytes, that answer an operator's request.
+
+    Raises TransportError when the coordinator cannot be reached, or refuses.
+    """
+    federation = identity.party.federation
+    with dial(identity, federation, target) as open_channel:
+        answers = open_channel.stream_stream(channel.path(channel.CALL))(
+            chunks(request, tag), timeout=None
+        )
+        assembler = Assembler(tag, limit)
+        try:
+            for chunk in answers:
+                if (frame := assembler.feed(chunk)) is not None:
+                    yield frame
+        except grpc.RpcError:
+            raise _failed(answers, target, identity) from None
+
+
+def _failed(answers: grpc.Call, target: str, identity: Identity) -> TransportError:
+    """What a call's status means, in words for the operator."""
+    details = channel.printable(answers.details())
+    me = f"certificate SHA-256 {identity.fingerprint}"
+    if answers.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return TransportError(
+            f"{target} refused this call: {details} ({me})",
+            "only a certificate of an operator of the federation may do this: see `fl certs issue`",
+        )
+    return TransportError(
+        f"{target} does not answer as the coordinator of {identity.party.federation!r}: "
+        f"{answers.code().name}: {details} ({me})",
+        "check the address, that the coordinator runs, and that both certificates come from the "
+        "same authority",
+    )
+
+
 class Client:
     """One stream to the aggregator, renewed until :meth:`stop`.
 
@@ -53,19 +108,11 @@ class Client:
         self._max_state_bytes = max_state_bytes
         self._on_event = on_event
         self._patience = patience
-        self._credentials = grpc.ssl_channel_credentials(
-            root_certificates=identity.authority,
-            private_key=identity.key,
-            certificate_chain=identity.certificate,
-        )
-        self._options = [
-            *channel.OPTIONS,
-            ("grpc.ssl_target_name_override", server_name(federation)),
-        ]
+        self._identity = identity
+        self._federation = federation
         self._outgoing: _Queue = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        channel.require_tls13()
 
     def start(self, host: str, port: int) -> None:
         """Begin to dial; events follow."""
@@ -91,6 +138,7 @@ class Client:
     def _run(self, target: str) -> None:
         lost = time.monotonic()
         delay = _FIRST_DELAY
+        told = ""
         while not self._stopping.is_set():
             left, joined = self._stream(target)
             if self._stopping.is_set():
@@ -101,7 +149,10 @@ class Client:
             if not left.refused and now - lost > self._patience:
                 reason = f"{target} not reached for {self._patience:.0f} s: {left.reason}"
                 left = Left(AGGREGATOR, reason, refused=True)
-            _log.warning("stream to %s: %s", target, left.reason)
+            if joined or left.refused or left.reason != told:  # once is enough, not every 5 s
+                told = left.reason
+                me = self._identity.fingerprint
+                _log.warning("stream to %s: %s (certificate SHA-256 %s)", target, told, me)
             self._on_event(left)
             if left.refused:
                 return
@@ -115,23 +166,24 @@ class Client:
         if self._stopping.is_set():  # stop() may have closed the queue before this one
             outgoing.put(None)
         joined = False
-        with grpc.secure_channel(target, self._credentials, options=self._options) as open_channel:
-            call = open_channel.stream_stream(channel.PATH)(self._requests(outgoing))
+        with dial(self._identity, self._federation, target) as open_channel:
+            stream = open_channel.stream_stream(channel.path(channel.STREAM))
+            chunks_in = stream(self._requests(outgoing))
             try:
-                call.initial_metadata()  # waits until the server has let the stream in, or not
-                if call.is_active():
+                chunks_in.initial_metadata()  # waits until the server has let us in, or not
+                if chunks_in.is_active():
                     joined = True
                     self._on_event(Joined(AGGREGATOR))
                 assembler = Assembler(self._tag, self._max_state_bytes)
-                for chunk in call:
+                for chunk in chunks_in:
                     frame = assembler.feed(chunk)
                     if frame is not None:
                         self._on_event(Received(AGGREGATOR, frame))
             except TransportError as error:
                 return Left(AGGREGATOR, error.message, refused=True), joined
             except grpc.RpcError:
-                reason = f"{call.code().name}: {channel.printable(call.details())}"
-                return Left(AGGREGATOR, reason, refused=call.code() in _FINAL), joined
+                reason = f"{chunks_in.code().name}: {channel.printable(chunks_in.details())}"
+                return Left(AGGREGATOR, reason, refused=chunks_in.code() in _FINAL), joined
             finally:
                 outgoing.put(None)
         return Left(AGGREGATOR, "stream ended"), joined

@@ -1,4 +1,4 @@
-"""The aggregator's end: a gRPC server that silos dial."""
+"""The aggregator's end: a gRPC server that silos dial, and operators call."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -16,9 +16,16 @@ from fl_core.errors import TransportError
 from fl_core.transport import channel
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Assembler, Frame, chunks, run_tag
-from fl_core.transport.identity import Identity, silo_of
+from fl_core.transport.identity import Identity, Party, fingerprint, party_of
 
 _log = logging.getLogger(__name__)
+
+Answer = Callable[[Party, Frame, Callable[[], bool]], Iterator[Frame]]
+"""Answers an operator's call, until the function given to it says that the caller is gone."""
+
+
+MAX_CALLS = 32
+"""Operators' calls at once; each holds a thread."""
 
 
 class _Stream:
@@ -26,30 +33,36 @@ class _Stream:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
+    def __init__(self, context: grpc.ServicerContext, certificate: str) -> None:
         self.context = context
+        self.certificate = certificate
         self.outgoing: queue.SimpleQueue[Iterator[bytes] | None] = queue.SimpleQueue()
         """Frames, each as its chunks; None ends the stream."""
         self.number = next(self._numbers)
 
 
 class Server:
-    """Accepts one stream from each of the run's silos, known by certificate.
+    """Accepts one stream from each silo that it admits, known by certificate.
 
-    ``on_event`` is called from gRPC's threads with Joined, Received and Left.
+    ``admits`` says of a silo of the federation whether it may have a stream, and at most
+    ``max_silos`` have one. ``on_event`` is called from gRPC's threads with Joined, Received and
+    Left. Operators can call where there is an ``answer``.
     """
 
     def __init__(
         self,
         identity: Identity,
         federation: str,
-        silos: Collection[str],
+        admits: Callable[[str], bool],
+        max_silos: int,
         run_id: str,
         max_state_bytes: int,
         on_event: Callable[[Event], None],
+        answer: Answer | None = None,
     ) -> None:
         self._federation = federation
-        self._silos = frozenset(silos)
+        self._admits = admits
+        self._answer = answer
         self._tag = run_tag(run_id)
         self._max_state_bytes = max_state_bytes
         self._on_event = on_event
@@ -61,14 +74,15 @@ class Server:
             root_certificates=identity.authority,
             require_client_auth=True,
         )
-        handler = grpc.method_handlers_generic_handler(
-            channel.SERVICE, {channel.METHOD: grpc.stream_stream_rpc_method_handler(self._serve)}
-        )
+        handlers = {channel.STREAM: grpc.stream_stream_rpc_method_handler(self._serve)}
+        if answer is not None:
+            handlers[channel.CALL] = grpc.stream_stream_rpc_method_handler(self._called)
         # A stream holds a thread for as long as it stands; a silo that comes back needs a second
         # one until its old stream has ended.
+        threads = 2 * max_silos + (2 if answer is None else MAX_CALLS)
         self._server = grpc.server(
-            ThreadPoolExecutor(2 * len(self._silos) + 2, thread_name_prefix="stream"),
-            handlers=[handler],
+            ThreadPoolExecutor(threads, thread_name_prefix="stream"),
+            handlers=[grpc.method_handlers_generic_handler(channel.SERVICE, handlers)],
             options=[*channel.OPTIONS, ("grpc.so_reuseport", 0)],
         )
 
@@ -107,8 +121,11 @@ class Server:
         stopped.wait()
 
     def _serve(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        silo = self._authenticate(context)
-        stream = _Stream(context)
+        party, certificate = self._authenticate(context)
+        silo = party.name
+        if party.kind != "silo" or not self._admits(silo):
+            self._refuse(context, party.uri, certificate, "is no silo that may take part here")
+        stream = _Stream(context, certificate)
         with self._lock:
             old = self._streams.get(silo)
             self._streams[silo] = stream
@@ -124,27 +141,51 @@ class Server:
         while (frame := stream.outgoing.get()) is not None:
             yield from frame
 
-    def _authenticate(self, context: grpc.ServicerContext) -> str:
-        names: Any = context.auth_context().get("x509_subject_alternative_name", ())
+    def _called(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        assert self._answer is not None
+        party, certificate = self._authenticate(context)
+        if party.kind != "operator":
+            self._refuse(context, party.uri, certificate, "is no operator")
+        context.send_initial_metadata(())
+        assembler = Assembler(self._tag, self._max_state_bytes)
+        try:
+            request = next((frame for chunk in requests if (frame := assembler.feed(chunk))), None)
+        except TransportError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            raise AssertionError from error  # abort raises
+        if request is not None:
+            for frame in self._answer(party, request, context.is_active):
+                yield from chunks(frame, self._tag)
+
+    def _authenticate(self, context: grpc.ServicerContext) -> tuple[Party, str]:
+        """The party of this federation at the other end, and its certificate's fingerprint."""
+        shown: Any = context.auth_context()
+        certificate = fingerprint(shown["x509_pem_cert"][0])
+        names = shown.get("x509_subject_alternative_name", ())
         uris = [name.decode() for name in names if name.startswith(b"spiffe://")]
-        silo = silo_of(uris, self._federation)
-        if silo is None or silo not in self._silos:
-            _log.warning("refused a stream: %s is no silo of this run", uris or "no SPIFFE URI")
-            context.abort(
-                grpc.StatusCode.PERMISSION_DENIED, "this certificate is no silo of the run"
-            )
-            raise AssertionError  # abort raises
-        return silo
+        party = party_of(uris)
+        if party is None or party.federation != self._federation:
+            listed = " and ".join(uris) or "a certificate without a SPIFFE URI"
+            self._refuse(context, listed, certificate, f"is not of {self._federation}")
+        return party, certificate
+
+    def _refuse(
+        self, context: grpc.ServicerContext, who: str, certificate: str, why: str
+    ) -> NoReturn:
+        who = channel.printable(who)
+        _log.warning("refused %s, certificate SHA-256 %s: it %s", who, certificate, why)
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{who} {why}")
+        raise AssertionError  # abort raises
 
     def _read(self, silo: str, stream: _Stream, requests: Iterator[bytes]) -> None:
-        self._on_event(Joined(silo, stream.number))
+        self._on_event(Joined(silo, stream.number, stream.certificate))
         assembler = Assembler(self._tag, self._max_state_bytes)
         left = Left(silo, "stream ended", stream=stream.number)
         try:
             for chunk in requests:
                 frame = assembler.feed(chunk)
                 if frame is not None:
-                    self._on_event(Received(silo, frame))
+                    self._on_event(Received(silo, frame, stream.number))
         except TransportError as error:
             left = Left(silo, error.message, refused=True, stream=stream.number)
             stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)

@@ -12,7 +12,8 @@ from fl_core import plugins as plugin_loader
 from fl_core.job import Job, resolve
 from fl_core.role import RoleConfig
 from fl_core.spec import RunSpec, SpecSource
-from fl_core.transport.identity import Authority, Identity
+from fl_core.transport.authority import Authority
+from fl_core.transport.identity import Identity
 from tests.integration.conftest import spec
 
 FEDERATION = "test"

@@ -18,10 +18,11 @@ import pytest
 
 from fl_core.errors import TransportError
 from fl_core.transport import channel
+from fl_core.transport.authority import Authority
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.client import AGGREGATOR, Client
 from fl_core.transport.frames import Frame
-from fl_core.transport.identity import Authority, Identity, server_name
+from fl_core.transport.identity import Identity, server_name
 from fl_core.transport.server import Server
 
 FEDERATION, HOST, RUN = "trial", "127.0.0.1", "run-1"
@@ -59,7 +60,9 @@ class Party:
 class Listening(Party):
     def __init__(self, identity: Identity, silos: list[str], limit: int) -> None:
         super().__init__()
-        self.server = Server(identity, FEDERATION, silos, RUN, limit, self.events.put)
+        self.server = Server(
+            identity, FEDERATION, silos.__contains__, len(silos), RUN, limit, self.events.put
+        )
 
     def start(self, port: int = 0) -> int:
         self.port = self.server.start(HOST, port)
@@ -246,7 +249,7 @@ def test_an_expired_certificate_is_refused(listen, dial, authority):
 def test_a_stream_without_tls_is_refused(listen):
     listening = listen()
     with grpc.insecure_channel(f"{HOST}:{listening.port}") as plain:
-        call = plain.stream_stream(channel.PATH)(iter(()))
+        call = plain.stream_stream(channel.path(channel.STREAM))(iter(()))
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -380,7 +383,7 @@ def first_stream(silo) -> Iterator[Callable[[int], grpc.Call]]:
         name = ("grpc.ssl_target_name_override", server_name(FEDERATION))
         opened = grpc.secure_channel(f"{HOST}:{port}", credentials, options=[name])
         closing.extend([lambda: requests.put(None), opened.close])
-        call = opened.stream_stream(channel.PATH)(iter(requests.get, None))
+        call = opened.stream_stream(channel.path(channel.STREAM))(iter(requests.get, None))
         call.initial_metadata()
         return call
 
@@ -455,7 +458,7 @@ def test_bytes_that_are_no_frame_end_the_stream(listen, silo):
     credentials = grpc.ssl_channel_credentials(silo.authority, silo.key, silo.certificate)
     name = ("grpc.ssl_target_name_override", server_name(FEDERATION))
     with grpc.secure_channel(f"{HOST}:{listening.port}", credentials, options=[name]) as opened:
-        call = opened.stream_stream(channel.PATH)(iter([b"garbage" * 100]))
+        call = opened.stream_stream(channel.path(channel.STREAM))(iter([b"garbage" * 100]))
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -467,7 +470,7 @@ def test_a_message_over_a_chunk_is_not_even_read(listen, silo):
     credentials = grpc.ssl_channel_credentials(silo.authority, silo.key, silo.certificate)
     name = ("grpc.ssl_target_name_override", server_name(FEDERATION))
     with grpc.secure_channel(f"{HOST}:{listening.port}", credentials, options=[name]) as opened:
-        call = opened.stream_stream(channel.PATH)(iter([bytes(2 * MIB)]))
+        call = opened.stream_stream(channel.path(channel.STREAM))(iter([bytes(2 * MIB)]))
         with pytest.raises(grpc.RpcError):
             next(call)
     assert [type(event) for event in listening.until(Left)] == [Joined, Left]
@@ -490,4 +493,4 @@ def test_two_processes_with_one_silos_certificate_do_not_evict_each_other_for_ev
 def test_grpc_imported_before_fl_core_is_refused(monkeypatch, aggregator):
     monkeypatch.setattr("fl_core.transport.channel.GRPC_CAME_FIRST", True)
     with pytest.raises(TransportError, match="before fl_core"):
-        Server(aggregator, "f", ["a"], "run", 1000, print)
+        Server(aggregator, "f", {"a"}.__contains__, 1, "run", 1000, print)

@@ -1,12 +1,15 @@
 """The csv reader: what a table may look like, and what every bad file is told."""
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fl_core.dataset import Category, Label, Number, Schema, as_number, canonical
 from fl_core.datasets.csv import CsvDataset, CsvParams, read_schema, read_table
@@ -267,6 +270,73 @@ def test_the_dataset_reads_each_silos_file(tmp_path):
     dataset = CsvDataset(CsvParams(schema_file="schema.yaml"), tmp_path)
     assert dataset.schema().features == ("age", "site=south")
     assert dataset.load("a", "silo.csv").features.tolist() == [[5, 1]]
+
+
+WRITTEN_OUT = yaml.safe_load(SCHEMA)
+
+
+def test_the_schema_can_stand_in_the_parameters(tmp_path):
+    write(tmp_path, "age,site,sick\n5,south,1\n")
+    dataset = CsvDataset(CsvParams.model_validate({"schema": WRITTEN_OUT}), tmp_path)
+    assert dataset.schema() == Schema.model_validate(WRITTEN_OUT)
+    assert dataset.load("a", "silo.csv").features.tolist() == [[5, 1]]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({}, "needs either schema_file or schema; neither is given"),
+        (
+            {"schema_file": "schema.yaml", "schema": WRITTEN_OUT},
+            "needs either schema_file or schema; both are given",
+        ),
+        ({"inline": WRITTEN_OUT}, "inline"),
+    ],
+)
+def test_the_schema_must_be_given_once(params, said):
+    with pytest.raises(ValidationError, match=said):
+        CsvParams.model_validate(params)
+
+
+codes = st.one_of(
+    st.integers(-9, 9), st.floats(-9, 9).map(lambda x: round(x, 2)), st.sampled_from("abc")
+)
+vocabularies = st.lists(codes, min_size=2, max_size=6, unique_by=canonical)
+numbers = st.builds(
+    lambda low, more, missing: Number(
+        minimum=low, maximum=None if low is None else low + more, missing=tuple(missing)
+    ),
+    st.one_of(st.none(), st.floats(-1e50, 1e50)),
+    st.floats(0, 10),
+    st.lists(codes, max_size=2),
+)
+categories = vocabularies.map(lambda values: Category(kind="category", values=tuple(values)))
+schemas = st.builds(
+    lambda columns, words, missing: Schema(
+        columns=columns,
+        label=Label(column="sick", negative=tuple(words[:1]), positive=tuple(words[1:])),
+        missing=missing,
+    ),
+    st.dictionaries(st.text(max_size=5), numbers | categories, min_size=1, max_size=4),
+    vocabularies,
+    st.sampled_from(["drop", "impute"]),
+)
+
+
+@given(schemas)
+def test_a_portable_schema_is_the_same_one_after_a_journey(tmp_path_factory, made):
+    dataset = CsvDataset(CsvParams.model_validate({"schema": made}), Path())
+    arrived = CsvParams.model_validate(json.loads(json.dumps(dataset.portable())))
+    assert CsvDataset(arrived, Path()).schema() == made
+
+
+def test_a_schema_files_content_is_what_travels(tmp_path):
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    dataset = CsvDataset(CsvParams(schema_file="schema.yaml"), tmp_path)
+    assert set(dataset.portable()) == {"schema"}
+    assert CsvDataset(CsvParams.model_validate(dataset.portable()), Path()).schema() == (
+        dataset.schema()
+    )
 
 
 def test_a_silo_without_a_path_is_told_how_to_give_one(tmp_path):

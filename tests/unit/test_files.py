@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fl_core.errors import StorageError
-from fl_core.files import storing, write_atomic
+from fl_core.errors import DataError, StorageError
+from fl_core.files import inside, storing, write_atomic
 
 
 def everything(folder: Path) -> set[str]:
@@ -83,3 +85,51 @@ def test_only_errors_of_the_system_become_storage_errors(tmp_path):
         raise KeyError("x")
     with pytest.raises(StorageError, match="cannot write"), storing(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def inside_or_told(folder: Path, name: str) -> Path | None:
+    """The path, or None where the name is refused as it should be."""
+    told: DataError | None = None
+    try:
+        return inside(folder, name)
+    except DataError as error:
+        told = error
+    assert f"{name!r:.200}" in told.message
+    assert told.remedy
+    return None
+
+
+PARTS = st.sampled_from(
+    ["", ".", "..", "a", "b", "out", "back", "loop", "...", "é", "\0", "a" * 300]
+)
+
+
+@given(st.lists(PARTS, max_size=6).map("/".join), st.booleans())
+def test_a_name_leads_nowhere_but_below_the_folder(tmp_path_factory, name, absolute):
+    top = tmp_path_factory.getbasetemp()
+    folder = top / "folder"
+    if not folder.exists():
+        (folder / "a" / "b").mkdir(parents=True)
+        (folder / "out").symlink_to(top)
+        (folder / "a" / "back").symlink_to("..")
+        (folder / "loop").symlink_to("loop")
+    name = f"/{name}" if absolute else name
+    path = inside_or_told(folder, name)
+    if path is not None:
+        assert path == folder / name
+        assert path.resolve().is_relative_to(folder.resolve())
+        assert ".." not in name.split("/")
+
+
+@given(st.text(max_size=30))
+def test_any_name_is_below_the_folder_or_refused(tmp_path_factory, name):
+    folder = tmp_path_factory.getbasetemp()
+    path = inside_or_told(folder, name)
+    assert path is None or path.resolve().is_relative_to(folder.resolve())
+
+
+def test_a_folder_may_itself_be_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "real" / "rows.csv").touch()
+    assert inside(tmp_path / "folder", "rows.csv").exists()

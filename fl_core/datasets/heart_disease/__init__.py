@@ -9,11 +9,17 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fl_core.dataset import Category, Dataset, DatasetParams, Label, Number, Schema, Table
-from fl_core.datasets.csv import read_table
+from fl_core.datasets.csv import Row, read_table
 from fl_core.errors import DataError
 
-FILE = Path(__file__).with_name("heart-disease.csv")
-SHA256 = "70bab192cb755d6aec82a4c2d03d08eee6c3f39acbca2296da5f964cf34c4bd4"
+SHA256 = {
+    "cleveland": "591a86d0bfaad291ba902dd5045680281a2df896ba90e7d5626918f553196db2",
+    "hungary": "a01b91a77e833d93b94503bb84247ef1199c1ab236bc4157c507984dd357b52d",
+    "switzerland": "1c52c23ce8d91a669fdbb4a962340d24bbc0943b678e140a6572d91a2b55d90c",
+    "va-long-beach": "12d14e8f5068cbc56bb36057794faaeb0be75dc098345211715af0a925c06d1d",
+}
+"""Of each hospital's shipped file."""
+_FOLDS = ("train", "test", "dropped")
 
 
 class HeartDiseaseParams(DatasetParams):
@@ -56,17 +62,49 @@ class HeartDisease(Dataset):
         )
 
     def load(self, silo: str, data: str | None) -> Table:
-        """The hospital's usable rows. ``data`` must be absent: the data set comes with them."""
+        """The hospital's usable rows: from the file ``data``, or those that are shipped."""
         if data is not None:
+            return _read(self.path(data), self.schema(), silo)
+        path = shipped(silo)
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
             raise DataError(
-                f"silo {silo!r}: dataset 'heart-disease' takes no data path, given {data!r}",
-                "remove it, or use dataset 'csv' for files of your own",
+                f"silo {silo!r}: {path}: {error.strerror}; this installation of fl-core holds no "
+                "rows of it, as in a container image",
+                f"give the silo a file of its own: silos: [{{name: {silo}, data: FILE.csv}}]",
+            ) from error
+        if digest != SHA256[silo]:
+            raise DataError(f"{path} is not the file that was shipped", "install fl-core again")
+        return _read(path, self.schema(), silo)
+
+
+def shipped(hospital: str) -> Path:
+    """The csv of a hospital that comes with fl-core, where it does."""
+    return Path(__file__).with_name(f"{hospital}.csv")
+
+
+def _read(path: Path, schema: Schema, hospital: str) -> Table:
+    """The usable rows of a hospital's file. Raises DataError for rows that are not of it."""
+
+    def keep(row: Row) -> bool:
+        if row["hospital"] != hospital:
+            raise DataError(
+                f"column 'hospital': value {row['hospital']!r}, but this is the data of silo "
+                f"{hospital!r}",
+                "a silo's file holds that hospital's own rows: name the right file",
             )
-        if hashlib.sha256(FILE.read_bytes()).hexdigest() != SHA256:
-            raise DataError(f"{FILE} is not the file that was shipped", "install fl-core again")
-        return read_table(
-            FILE,
-            self.schema(),
-            keep=lambda row: row["hospital"] == silo and row["fold"] != "dropped",
-            is_test=lambda row: row["fold"] == "test",
-        )
+        if row["fold"] not in _FOLDS:
+            raise DataError(
+                f"column 'fold': value {row['fold']!r} is none of {', '.join(_FOLDS)}",
+                "correct the cell",
+            )
+        return row["fold"] != "dropped"
+
+    return read_table(
+        path,
+        schema,
+        keep=keep,
+        is_test=lambda row: row["fold"] == "test",
+        beside=("hospital", "fold"),
+    )

@@ -1,4 +1,4 @@
-"""Make heart-disease.csv from the four UCI files; needed only when the data set changes.
+"""Make the hospitals' csv files from UCI's four; needed only when the data set changes.
 
     uv run --with scikit-learn python fl_core/datasets/heart_disease/derive.py FOLDER_OF_UCI_FILES
 
@@ -47,20 +47,20 @@ def folds(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def main(folder: Path) -> None:
-    """Write heart-disease.csv beside this file, and print its SHA-256."""
-    target = Path(__file__).with_name("heart-disease.csv")
-    with target.open("w", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["hospital", "fold", *COLUMNS])
-        for hospital, (name, md5) in HOSPITALS.items():
-            raw = (folder / name).read_bytes()
-            if hashlib.md5(raw, usedforsecurity=False).hexdigest() != md5:
-                raise SystemExit(f"{folder / name}: not UCI's file, its MD5 must be {md5}")
-            cells = [line.split(",") for line in raw.decode("ascii").splitlines()]
-            rows: list[dict[str, str]] = [dict(zip(COLUMNS, line, strict=True)) for line in cells]
+    """Write a csv for each hospital beside this file, and print its SHA-256."""
+    for hospital, (name, md5) in HOSPITALS.items():
+        raw = (folder / name).read_bytes()
+        if hashlib.md5(raw, usedforsecurity=False).hexdigest() != md5:
+            raise SystemExit(f"{folder / name}: not UCI's file, its MD5 must be {md5}")
+        cells = [line.split(",") for line in raw.decode("ascii").splitlines()]
+        rows: list[dict[str, str]] = [dict(zip(COLUMNS, line, strict=True)) for line in cells]
+        target = Path(__file__).with_name(f"{hospital}.csv")
+        with target.open("w", newline="") as out:
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerow(["hospital", "fold", *COLUMNS])
             for fold, line in zip(folds(rows), cells, strict=True):
                 writer.writerow([hospital, fold, *line])
-    print(hashlib.sha256(target.read_bytes()).hexdigest())
+        print(hospital, hashlib.sha256(target.read_bytes()).hexdigest())
 
 
 if __name__ == "__main__":

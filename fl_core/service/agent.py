@@ -1,0 +1,210 @@
+"""The agent: lives in a silo, dials the coordinator, and starts the silo's role for each run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl_core import launch
+from fl_core.errors import FlError, ServiceError, SpecError, TransportError
+from fl_core.files import storing
+from fl_core.launch import RoleProcess
+from fl_core.plugins import Plugins
+from fl_core.role import RoleConfig
+from fl_core.runs import RUN_ID
+from fl_core.service import control, validation
+from fl_core.service.coordinator import RUNS_FOLDER
+from fl_core.service.health import Health
+from fl_core.service.loop import Loop
+from fl_core.spec import RunSpec
+from fl_core.transport.channel import Event, Joined, Left, Received
+from fl_core.transport.client import Client
+from fl_core.transport.frames import Frame
+from fl_core.transport.identity import Identity
+
+_log = logging.getLogger(__name__)
+MAX_ROLES = 16
+"""At once, however many a coordinator asks for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an agent is started with."""
+
+    identity: Identity
+    coordinator: tuple[str, int]
+    data: str
+    """A folder, or s3://bucket/prefix."""
+    folder: Path
+    health: tuple[str, int]
+
+
+class _Start(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    run: str = Field(pattern=f"^{RUN_ID.pattern}$", max_length=200)
+    port: int = Field(ge=1, le=65535)
+    spec: dict[str, Any]
+
+
+class _Stop(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    run: str
+
+
+class Agent:
+    """Owns everything in one thread, that of :attr:`loop`, which :meth:`run` turns.
+
+    Raises FlError from the constructor when it cannot start.
+    """
+
+    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+        self.loop = Loop()
+        self._settings = settings
+        self._silo = settings.identity.party.name
+        self._models = sorted(plugins.models)
+        self._roles: dict[str, RoleProcess] = {}
+        self._context = multiprocessing.get_context("spawn")
+        self._why_not = "no stream to the coordinator yet"
+        self._refused: TransportError | None = None
+        with storing(settings.folder):
+            settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.health = Health(settings.health, self.loop, lambda: self._why_not)
+        launch.prepare()
+
+    def run(self) -> None:
+        """Work until the loop is stopped. Raises TransportError when the coordinator refuses."""
+        party = self._settings.identity.party
+        host, port = self._settings.coordinator
+        self._client = Client(
+            self._settings.identity,
+            party.federation,
+            control.STREAM,
+            control.MAX_BYTES,
+            lambda event: self.loop.put(partial(self._on_event, event)),
+            math.inf,
+        )
+        fingerprint = self._settings.identity.fingerprint
+        _log.info(
+            "agent of silo %s dials %s:%d, certificate SHA-256 %s",
+            self._silo,
+            host,
+            port,
+            fingerprint,
+        )
+        self._client.start(host, port)
+        try:
+            while not self.loop.stopping:
+                self.loop.turn(None)
+            _log.info("stopping")
+        finally:
+            for role in self._roles.values():
+                role.end()
+            while self._roles:
+                self.loop.turn(None)
+            self.loop.close()
+            self._client.stop()
+            self.health.stop()
+        if self._refused is not None:
+            raise self._refused
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Joined():
+                self._why_not = ""
+                _log.info("connected")
+                hello = {"models": self._models, "active": sorted(self._roles)}
+                self._client.send(control.message(control.HELLO, hello))
+            case Left(_, reason, refused):
+                self._why_not = f"no stream to the coordinator: {reason}"
+                if refused:
+                    self._refused = TransportError(
+                        f"the coordinator refuses silo {self._silo!r}: {reason} "
+                        f"(certificate SHA-256 {self._settings.identity.fingerprint})",
+                        "ask who runs the coordinator whether the silo is excluded, and whether "
+                        "another agent of it runs",
+                    )
+                    self.loop.stop()
+            case Received(_, frame):
+                try:
+                    self._on_frame(frame)
+                except (TransportError, ValidationError) as error:
+                    _log.warning("the coordinator sent what cannot be used: %.300r", error)
+
+    def _on_frame(self, frame: Frame) -> None:
+        body = control.body(frame)
+        if frame.kind == control.START:
+            self._start(_Start.model_validate(body))
+        elif frame.kind == control.STOP:
+            role = self._roles.get(_Stop.model_validate(body).run)
+            if role is not None:
+                role.end()
+        else:
+            raise TransportError(f"message of kind {frame.kind}")
+
+    def _start(self, start: _Start) -> None:
+        if start.run in self._roles or self.loop.stopping:
+            return
+        try:
+            spec = validation.parsed(start.spec)
+            if self._silo not in spec.silo_names:
+                raise SpecError(f"the run file does not name silo {self._silo!r}")
+            if len(self._roles) >= MAX_ROLES:
+                raise ServiceError(f"takes part in {MAX_ROLES} runs already")
+            role = RoleProcess(self._config(start, spec), self._context)
+        except (FlError, OSError) as error:
+            code = error.exit_code if isinstance(error, FlError) else FlError.exit_code
+            _log.error("run %s: cannot take part: %s", start.run, error)
+            self._tell_ended(start.run, code)
+            return
+        self._roles[start.run] = role
+        _log.info("run %s: taking part", start.run)
+        threading.Thread(
+            target=self._follow, args=(start.run, role), name=f"follow-{start.run}", daemon=True
+        ).start()
+
+    def _config(self, start: _Start, spec: RunSpec) -> RoleConfig:
+        folder = self._settings.folder / RUNS_FOLDER / start.run
+        with storing(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return RoleConfig(
+            start.run,
+            spec,
+            folder,
+            folder,
+            self._settings.identity.party.federation,
+            self._settings.identity,
+            self._settings.coordinator[0],
+            start.port,
+            self._silo,
+            self._settings.data,
+        )
+
+    def _follow(self, run_id: str, role: RoleProcess) -> None:
+        """Wait for a role's end. In a thread of its own."""
+        while not role.ended:
+            role.read()
+        role.join()
+        self.loop.put(partial(self._ended, run_id, role))
+
+    def _ended(self, run_id: str, role: RoleProcess) -> None:
+        del self._roles[run_id]
+        error = role.error
+        if error is None:
+            _log.info("run %s: ended", run_id)
+        else:
+            _log.error("run %s: %s (%s)", run_id, error.message, error.remedy)
+        self._tell_ended(run_id, 0 if error is None else error.exit_code)
+
+    def _tell_ended(self, run_id: str, code: int) -> None:
+        """Only the kind of error leaves the silo: its text may hold values of rows."""
+        self._client.send(control.message(control.ENDED, {"run": run_id, "code": code}))

@@ -1,0 +1,463 @@
+"""The coordinator: queues runs, and has each of them run by an aggregator role and its silos'."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl_core import launch, report, runs
+from fl_core.errors import ERRORS, FlError, Interrupted, RoleError, ServiceError, TransportError
+from fl_core.job import Job
+from fl_core.launch import RoleProcess
+from fl_core.plugins import Plugins
+from fl_core.role import RoleConfig
+from fl_core.service import control, store
+from fl_core.service.health import Health
+from fl_core.service.loop import Loop
+from fl_core.service.store import Store, StoredRun, StoredSilo
+from fl_core.service.validation import resolved
+from fl_core.spec import as_message
+from fl_core.transport.channel import Event, Joined, Left, Received
+from fl_core.transport.frames import Frame
+from fl_core.transport.identity import Identity
+from fl_core.transport.server import Answer, Server
+
+_log = logging.getLogger(__name__)
+MAX_SILOS = 1024
+LAST_WORDS_SECONDS = 5.0
+"""How long a run may go on after a silo's role has failed, for the aggregator to tell why."""
+MAX_WAITING = 16
+"""Agents' messages that wait to be handled; whoever sends more waits with them."""
+RUNS_FOLDER = "runs"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a coordinator is started with."""
+
+    identity: Identity
+    folder: Path
+    host: str
+    port: int
+    slots: int
+    health: tuple[str, int]
+    excluded: frozenset[str] = frozenset()
+    """Silos that are turned away, whatever their certificate says."""
+
+    def run_port(self, slot: int) -> int:
+        """Where a slot's aggregator listens: above the control port, or anywhere if that is 0."""
+        return self.port + slot if self.port else 0
+
+
+class _Hello(BaseModel):
+    """What an agent says of itself."""
+
+    model_config = ConfigDict(strict=True)
+
+    models: list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]] = Field(max_length=1000)
+    active: list[Annotated[str, Field(max_length=200)]] = Field(max_length=1000)
+
+
+class _Ended(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    run: str = Field(max_length=200)
+    code: int
+
+
+@dataclass
+class _Agent:
+    stream: int
+    fingerprint: str
+    models: list[str] | None = None
+    """None until it has said hello."""
+
+
+@dataclass
+class _Running:
+    """A run whose aggregator role has been started."""
+
+    stored: StoredRun
+    slot: int
+    folder: Path
+    manifest: dict[str, Any]
+    process: RoleProcess
+    began: float = field(default_factory=time.monotonic)
+    port: int = 0
+    """Where its aggregator listens; 0 until it does."""
+    round: int = 0
+    ending: FlError | None = None
+    """Why it is being ended, where that is not the aggregator's own decision."""
+    give_up: float | None = None
+    """When its process is made to end."""
+    ended_by_us: bool = False
+
+
+class Coordinator:
+    """Owns everything in one thread, that of :attr:`loop`, which :meth:`run` turns.
+
+    Raises FlError from the constructor when it cannot start.
+    """
+
+    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+        self.loop = Loop()
+        self._settings = settings
+        self._plugins = plugins
+        self._agents: dict[str, _Agent] = {}
+        self._running: dict[str, _Running] = {}
+        self._context = multiprocessing.get_context("spawn")
+        self._store = Store(settings.folder)
+        self._serving = False
+        self._places = threading.Semaphore(MAX_WAITING)
+        self.health = Health(
+            settings.health, self.loop, lambda: "" if self._serving else "not listening"
+        )
+        self.port = 0
+        launch.prepare()
+
+    def run(self, answer: Answer) -> None:
+        """Work until the loop is stopped. ``answer`` answers operators' calls. Raises FlError."""
+        federation = self._settings.identity.party.federation
+        server = Server(
+            self._settings.identity,
+            federation,
+            lambda silo: silo not in self._settings.excluded,
+            MAX_SILOS,
+            control.STREAM,
+            control.MAX_BYTES,
+            self._take,
+            answer,
+        )
+        self._server = server
+        try:
+            self._recover()
+            for silo in sorted(self._settings.excluded):
+                seen = "" if silo in self._store.silos() else ", which has never joined"
+                _log.warning("silo %s is excluded%s", silo, seen)
+            self.port = server.start(self._settings.host, self._settings.port)
+            self._serving = True
+            _log.info(
+                "coordinator of %s listens on %s:%d, certificate SHA-256 %s",
+                federation,
+                self._settings.host,
+                self.port,
+                self._settings.identity.fingerprint,
+            )
+            self._work()
+        finally:
+            self._serving = False
+            self.loop.close()
+            server.stop(grace=2.0)
+            self.health.stop()
+            self._store.close()
+
+    # What operators ask for; each of these is called in the coordinator's own thread
+
+    def submit(self, job: Job, operator: str) -> dict[str, Any]:
+        """Put a run at the end of the queue; its id, and the silos that are not here now.
+
+        Raises ServiceError for a silo that has never joined, is excluded, or lacks the model.
+        """
+        spec, known = job.spec, self._store.silos()
+        for silo in spec.silo_names:
+            if silo in self._settings.excluded:
+                raise ServiceError(
+                    f"silo {silo!r} is excluded from the federation", "leave it out of the run"
+                )
+            if silo not in known:
+                raise ServiceError(
+                    f"silo {silo!r} has never joined the federation "
+                    f"(known: {', '.join(known) or 'none'})",
+                    "start its agent first, or correct its name; `fl status` lists the silos",
+                )
+            if spec.model.name not in known[silo].models:
+                raise ServiceError(
+                    f"silo {silo!r} has no model {spec.model.name!r} "
+                    f"(it offers: {', '.join(known[silo].models) or 'none'})",
+                    "install its plugin in that silo, or leave the silo out of the run",
+                )
+        run_id = runs.new_id(spec.name)
+        self._store.add(run_id, spec, operator)
+        _log.info("run %s: submitted by %s", run_id, operator)
+        self._schedule()
+        return {"run": run_id, "absent": self._absent(spec.silo_names)}
+
+    def status(self, count: int) -> dict[str, Any]:
+        """The silos, and the runs submitted last."""
+        listed = []
+        for run in self._store.latest(count):
+            running = self._running.get(run.id)
+            listed.append(
+                run.as_dict()
+                | {
+                    "round": running.round if running else None,
+                    "absent": self._absent(run.spec.silo_names)
+                    if run.status in (store.QUEUED, store.RUNNING)
+                    else [],
+                }
+            )
+        silos = [
+            {
+                "silo": silo.name,
+                "connected": silo.name not in self._absent([silo.name]),
+                "excluded": silo.name in self._settings.excluded,
+                "joined": silo.joined,
+                "certificate_sha256": silo.fingerprint,
+                "models": silo.models,
+            }
+            for silo in self._store.silos().values()
+        ]
+        federation = self._settings.identity.party.federation
+        slots = self._settings.slots
+        return {
+            "federation": federation,
+            "slots": slots,
+            "excluded": sorted(self._settings.excluded),
+            "silos": silos,
+            "runs": listed,
+        }
+
+    def stop_run(self, run_id: str, operator: str) -> dict[str, Any]:
+        """Take a run from the queue, or end it. Raises ServiceError when it has ended already."""
+        run = self.stored(run_id)
+        reason = Interrupted(f"stopped by {operator}", "what there is can be fetched")
+        if run.status == store.QUEUED:
+            self._store.finish(run_id, store.INTERRUPTED, reason)
+        elif run_id in self._running:
+            self._end(self._running[run_id], reason, 0)
+        else:
+            raise ServiceError(f"run {run_id} is {run.status}", "there is nothing to stop")
+        _log.info("run %s: stopped by %s", run_id, operator)
+        return {"run": run_id, "was": run.status}
+
+    def stored(self, run_id: str) -> StoredRun:
+        """A run by its id. Raises ServiceError when there is none."""
+        run = self._store.run(run_id)
+        if run is None:
+            raise ServiceError(f"no run {run_id!r:.300} here", "`fl status` lists the runs")
+        return run
+
+    def folder(self, run_id: str) -> Path:
+        """A run's folder; it may not exist."""
+        return self._settings.folder / RUNS_FOLDER / run_id
+
+    def _absent(self, silos: list[str] | tuple[str, ...]) -> list[str]:
+        return [
+            silo for silo in silos if silo not in self._agents or self._agents[silo].models is None
+        ]
+
+    # Runs
+
+    def _work(self) -> None:
+        self._schedule()
+        while not self.loop.stopping:
+            self._turn()
+        _log.info("stopping")
+        for running in self._running.values():
+            self._end(running, Interrupted("the coordinator was stopped", "submit it again"), 0)
+        while self._running:
+            self._turn()
+
+    def _turn(self) -> None:
+        due = [run.give_up for run in self._running.values() if run.give_up is not None]
+        self.loop.turn(min(due, default=None))
+        for running in self._running.values():
+            if running.give_up is not None and time.monotonic() >= running.give_up:
+                running.give_up, running.ended_by_us = None, True
+                running.process.end()
+
+    def _schedule(self) -> None:
+        """Start the queued runs whose silos are all here, first come first served."""
+        if self.loop.stopping:
+            return
+        for run in self._store.runs(store.QUEUED):
+            used = {running.slot for running in self._running.values()}
+            free = [slot for slot in range(1, self._settings.slots + 1) if slot not in used]
+            if not free:
+                return
+            if not self._absent(run.spec.silo_names):
+                self._start(run, free[0])
+
+    def _start(self, run: StoredRun, slot: int) -> None:
+        folder = self.folder(run.id)
+        identity = self._settings.identity
+        config = RoleConfig(
+            run.id,
+            run.spec,
+            folder,
+            folder,
+            identity.party.federation,
+            identity,
+            self._settings.host,
+            self._settings.run_port(slot),
+        )
+        try:
+            job = resolved(run.spec, self._plugins, folder)
+            fingerprints = {s: self._agents[s].fingerprint for s in run.spec.silo_names}
+            manifest = runs.describe(
+                run.id,
+                run.spec,
+                job.schema,
+                self._plugins,
+                {"aggregator": identity.fingerprint} | fingerprints,
+            )
+            runs.create(folder, manifest)
+        except FlError as error:
+            self._cannot_start(run, error)
+            return
+        try:
+            process = RoleProcess(config, self._context)
+        except OSError as error:
+            known = ServiceError(f"no process for the aggregator: {error}", "free memory")
+            report.conclude(folder, manifest, known)
+            self._cannot_start(run, known)
+            return
+        self._store.start(run.id)
+        running = _Running(run, slot, folder, manifest, process)
+        self._running[run.id] = running
+        _log.info("run %s: started", run.id)
+        threading.Thread(
+            target=self._follow, args=(running,), name=f"follow-{run.id}", daemon=True
+        ).start()
+
+    def _cannot_start(self, run: StoredRun, error: FlError) -> None:
+        _log.error("run %s: cannot start: %s", run.id, error.message)
+        self._store.finish(run.id, store.FAILED, error)
+
+    def _follow(self, running: _Running) -> None:
+        """Hand the events of a run's aggregator to the loop, to its end. In a thread of its own."""
+        while not running.process.ended:
+            event = running.process.read()
+            self.loop.put(partial(self._on_role_event, running, event))
+
+    def _on_role_event(self, running: _Running, event: dict[str, Any] | None) -> None:
+        kind = None if event is None else event["event"]
+        if event is not None and kind == "listening":
+            running.port = event["port"]
+            for silo in running.stored.spec.silo_names:
+                self._send_start(silo, running)
+        elif event is not None and kind == "rows":
+            running.manifest["rows"] = event["rows"]
+        elif event is not None and kind == "round":
+            running.round = event["round"]
+        elif kind in (None, "ended", "failed"):  # the process may be further than this event
+            self._conclude(running)
+
+    def _conclude(self, running: _Running) -> None:
+        """A run's aggregator has ended: write down how, and tell its silos."""
+        run = running.stored
+        running.process.join()
+        del self._running[run.id]
+        error = running.process.error
+        if error is not None and running.ending is not None and running.ended_by_us:
+            error = running.ending
+        seconds = round(time.monotonic() - running.began, 3)
+        try:
+            finished = report.conclude(
+                running.folder, {**running.manifest, "seconds": seconds}, error
+            )
+            status = finished.manifest["status"]
+        except FlError as known:
+            error, status = known, store.FAILED
+        self._store.finish(run.id, status, error)
+        _log.info("run %s: %s%s", run.id, status, f": {error.message}" if error else "")
+        if error is not None:  # after a good end the silos' roles have ended by themselves
+            for silo in run.spec.silo_names:
+                self._tell(silo, control.message(control.STOP, {"run": run.id}))
+        self._schedule()
+
+    def _end(self, running: _Running, reason: FlError, after: float) -> None:
+        """Have a run end for ``reason``, unless it does so by itself within ``after`` seconds."""
+        if running.ending is None:
+            running.ending = reason
+            running.give_up = time.monotonic() + after
+
+    def _recover(self) -> None:
+        """Runs that a coordinator before this one was killed in are over."""
+        reason = Interrupted("the coordinator was killed during the run", "submit the run again")
+        for run in self._store.runs(store.RUNNING):
+            folder = self.folder(run.id)
+            try:
+                manifest = runs.open_run(folder).manifest
+                report.conclude(folder, manifest, reason)
+            except FlError as error:
+                _log.error("run %s: %s", run.id, error.message)
+            self._store.finish(run.id, store.INTERRUPTED, reason)
+            _log.warning("run %s: interrupted: %s", run.id, reason.message)
+
+    # Agents
+
+    def _take(self, event: Event) -> None:
+        """Take an event from a stream's thread, and hold that back while too many are unread."""
+        while not self._places.acquire(timeout=1.0):
+            if self.loop.stopping:
+                return
+        self.loop.put(partial(self._on_event, event))
+
+    def _on_event(self, event: Event) -> None:
+        self._places.release()
+        try:
+            match event:
+                case Joined(silo, stream, fingerprint):
+                    _log.info("silo %s: stream, certificate SHA-256 %s", silo, fingerprint)
+                    self._agents[silo] = _Agent(stream, fingerprint)
+                case Left(silo, reason, _, stream):
+                    if silo in self._agents and self._agents[silo].stream == stream:
+                        _log.warning("silo %s: left: %s", silo, reason)
+                        del self._agents[silo]
+                case Received(silo, frame, stream):
+                    if silo in self._agents and self._agents[silo].stream == stream:
+                        self._on_frame(silo, frame)
+        except (TransportError, ValidationError) as error:
+            _log.warning("silo %s: sent what cannot be used: %.300r", event.peer, error)
+
+    def _on_frame(self, silo: str, frame: Frame) -> None:
+        body = control.body(frame)
+        if frame.kind == control.HELLO:
+            self._greeted(silo, _Hello.model_validate(body))
+        elif frame.kind == control.ENDED:
+            self._role_ended(silo, _Ended.model_validate(body))
+        else:
+            raise TransportError(f"message of kind {frame.kind}")
+
+    def _greeted(self, silo: str, hello: _Hello) -> None:
+        """An agent is here, perhaps again: bring what runs there in line with what should."""
+        agent = self._agents[silo]
+        agent.models = hello.models
+        self._store.seen(StoredSilo(silo, agent.fingerprint, hello.models, time.time()))
+        _log.info("silo %s: ready, offers %s", silo, ", ".join(hello.models) or "no model")
+        for running in self._running.values():
+            wanted = silo in running.stored.spec.silo_names and running.port
+            if wanted and running.ending is None and running.stored.id not in hello.active:
+                self._send_start(silo, running)
+        for run_id in hello.active:
+            if run_id not in self._running:
+                self._tell(silo, control.message(control.STOP, {"run": run_id}))
+        self._schedule()
+
+    def _role_ended(self, silo: str, ended: _Ended) -> None:
+        """A silo's role has ended; if it has failed, so does the run."""
+        running = self._running.get(ended.run)
+        if running is None or ended.code == 0 or silo not in running.stored.spec.silo_names:
+            return
+        title = ERRORS[ended.code].title if ended.code in ERRORS else "unknown"
+        reason = RoleError(f"silo {silo!r}: failed: {title}", "see the log of its agent")
+        self._end(running, reason, LAST_WORDS_SECONDS)
+
+    def _send_start(self, silo: str, running: _Running) -> None:
+        spec = json.loads(as_message(running.stored.spec))
+        body = {"run": running.stored.id, "port": running.port, "spec": spec}
+        self._tell(silo, control.message(control.START, body))
+
+    def _tell(self, silo: str, frame: Frame) -> None:
+        """Send to an agent; without a stream it is told what it must know when it is back."""
+        self._server.send(silo, frame)

@@ -1,0 +1,214 @@
+"""A coordinator, agents and operators as processes, by hand, on loopback."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fl_core.datasets import heart_disease
+from fl_core.service.operator import Operator
+from fl_core.transport.authority import Authority
+from tests.integration.conftest import Outcome
+
+FEDERATION = "trial"
+WAIT = 90
+HOSPITALS = Path(heart_disease.__file__).parent
+T = Any
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = WAIT) -> T:
+    """The first true value of ``condition``; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+    return found
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` ports in a row that nobody holds."""
+    while True:
+        with ExitStack() as stack, socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                for i in range(1, count):
+                    other = stack.enter_context(socket.socket())
+                    other.bind(("127.0.0.1", port + i))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@dataclass
+class Service:
+    """A service's process and its log."""
+
+    process: subprocess.Popen[bytes]
+    path: Path
+    health: int
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.path.read_text()
+
+    def wait_log(self, text: str) -> None:
+        """Wait until it has said ``text``."""
+        wait_for(lambda: text in self.log(), f"{text!r} in:\n{self.log()}")
+
+    def ask(self, question: str) -> tuple[int, str]:
+        """Status and text of its answer to ``/healthy`` or ``/ready``."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}{question}") as answer:
+                return answer.status, answer.read().decode().strip()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode().strip()
+        except urllib.error.URLError:
+            return 0, ""
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, wait for its end, and give its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(WAIT)
+
+
+@dataclass
+class Services:
+    """A federation in ``folder``."""
+
+    folder: Path
+    slots: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.authority = Authority(FEDERATION, dt.timedelta(hours=1))
+        self.authority.aggregator([]).save(self.folder / "aggregator")
+        ann = self.authority.operator("ann")
+        ann.save(self.folder / "ann")
+        self.port = free_ports(1 + self.slots)
+        self.operator = Operator(ann, f"127.0.0.1:{self.port}")
+        self.started: list[Service] = []
+        self._count = 0
+
+    def coordinator(self, *options: str) -> Service:
+        """Start the coordinator, and wait until it listens."""
+        service = self._start(
+            "coordinator",
+            *("--identity", "aggregator", "--port", str(self.port), "--slots", str(self.slots)),
+            *options,
+        )
+        wait_for(lambda: service.ask("/ready")[0] == 200 or service.process.poll(), "coordinator")
+        assert service.process.poll() is None, service.log()
+        return service
+
+    def agent(self, silo: str, data: Path | None = None) -> Service:
+        """Start a silo's agent on a folder with the hospital's own rows, or on ``data``."""
+        identity = self.folder / silo
+        if not identity.exists():
+            self.authority.silo(silo).save(identity)
+        if data is None:
+            data = self.folder / "data" / silo
+            data.mkdir(parents=True, exist_ok=True)
+            shutil.copy(HOSPITALS / f"{silo}.csv", data)
+        return self._start(
+            "agent",
+            *("--coordinator", f"127.0.0.1:{self.port}", "--identity", silo),
+            *("--data", str(data), "--folder", f"agents/{silo}"),
+        )
+
+    def ready(self, *services: Service) -> None:
+        """Wait until all of them say that they are ready."""
+        for service in services:
+            wait_for(lambda service=service: service.ask("/ready") == (200, "ready"), service.log())
+
+    def fl(self, *arguments: str | Path, identity: str = "ann", timeout: float = WAIT) -> Outcome:
+        """An operator's command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "fl_core.cli", *(str(a) for a in arguments)],
+            cwd=self.folder,
+            env=os.environ
+            | self.environment
+            | {"FL_COORDINATOR": f"127.0.0.1:{self.port}", "FL_IDENTITY": identity},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def submit(self, file: Path, *options: str) -> str:
+        """Submit a run file; gives the run's id."""
+        done = self.fl("submit", file, *options)
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+    def status(self) -> dict[str, Any]:
+        """What ``fl status`` asks for."""
+        return self.operator.status()
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """One run of the status."""
+        return next(run for run in self.status()["runs"] if run["run"] == run_id)
+
+    def wait_status(self, run_id: str, *wanted: str) -> dict[str, Any]:
+        """Wait until a run has one of the statuses."""
+
+        def found() -> dict[str, Any] | None:
+            run = self.run(run_id)
+            return run if run["status"] in wanted else None
+
+        return wait_for(found, f"{run_id} to be {wanted}")
+
+    def _start(self, kind: str, *options: str) -> Service:
+        self._count += 1
+        path = self.folder / f"{kind}-{self._count}.log"
+        health = free_ports(1)
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    *("-m", "fl_core.cli", kind, *options),
+                    *("--health", f"127.0.0.1:{health}"),
+                ],
+                cwd=self.folder,
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        service = Service(process, path, health)
+        self.started.append(service)
+        return service
+
+
+@contextmanager
+def services(folder: Path, slots: int = 1, **environment: str) -> Iterator[Services]:
+    """A federation whose processes are gone after the block."""
+    found = Services(folder, slots, environment)
+    try:
+        yield found
+    finally:
+        for service in found.started:
+            if service.process.poll() is None:
+                service.process.terminate()
+        for service in found.started:
+            try:
+                service.process.wait(30)
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.wait()
