@@ -73,7 +73,7 @@ def _health(default: str):
 )
 @click.option(
     "--slots",
-    type=click.IntRange(1, 100),
+    type=click.IntRange(1, 32),  # below the port for health
     default=1,
     envvar="FL_SLOTS",
     show_envvar=True,

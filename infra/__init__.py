@@ -1,0 +1,1 @@
+"""The Pulumi program: a federation on Kubernetes. README.md says what it makes and takes."""

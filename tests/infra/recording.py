@@ -1,0 +1,255 @@
+"""Runs the program against a monitor that records what it would have an engine make.
+
+Each run has a context of its own, so that no stack, configuration or root resource is left for the
+next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import runpy
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from pulumi.runtime import mocks, run_in_stack, set_all_config
+from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.settings import configure
+
+PROGRAM = Path(__file__).parents[2] / "infra" / "__main__.py"
+PROJECT = "fl-silos"
+STACK_TYPE = "pulumi:pulumi:Stack"
+SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_FRESH = contextvars.copy_context()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A value that Pulumi keeps encrypted and does not show."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """One resource, as the program has registered it."""
+
+    urn: str
+    properties: dict[str, Any]
+    provider: str
+    """URN of the provider; empty for a component, and for what would get a default provider."""
+    dependencies: tuple[str, ...]
+    custom: bool
+
+    @property
+    def kind(self) -> str:
+        """Its own type, such as ``kubernetes:core/v1:Secret``."""
+        return self.urn.split("::")[2].split("$")[-1]
+
+    @property
+    def name(self) -> str:
+        """Pulumi's name of it."""
+        return self.urn.split("::")[3]
+
+    @property
+    def short(self) -> str:
+        """The URN without what all have in common."""
+        return "::".join(self.urn.split("::")[2:])
+
+
+@dataclass
+class Recording:
+    """What a run has registered, and the stack's outputs."""
+
+    resources: dict[str, Record] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, kind: str, name: str = "") -> Record:
+        """The resource of a kind that ends so, the only one or that of the name."""
+        found = [
+            one
+            for one in self.resources.values()
+            if one.kind.endswith(kind) and name in ("", one.name)
+        ]
+        assert len(found) == 1, f"{len(found)} of kind {kind} {name}"
+        return found[0]
+
+    def all(self, kind: str) -> list[Record]:
+        """All resources of a kind that ends so."""
+        return [one for one in self.resources.values() if one.kind.endswith(kind)]
+
+    @property
+    def manifests(self) -> list[dict[str, Any]]:
+        """The Kubernetes objects, secrets laid open."""
+        return [
+            opened(one.properties)
+            for _, one in sorted(self.resources.items())
+            if one.kind.startswith("kubernetes:")
+        ]
+
+
+class Monitor(mocks.MockMonitor):
+    """Answers as an engine would; ``preview`` as one that has made nothing yet."""
+
+    def __init__(self, preview: bool) -> None:
+        super().__init__(_NoMocks())
+        self.recording = Recording()
+        self._preview = preview
+        self._lock = threading.Lock()
+
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        parents = parent.split("::")[2] if parent else STACK_TYPE
+        full = type_ if parents == STACK_TYPE else f"{parents}${type_}"
+        return f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::{full}::{name}"
+
+    def RegisterResource(
+        self, request: resource_pb2.RegisterResourceRequest
+    ) -> resource_pb2.RegisterResourceResponse:
+        urn = self.make_urn(request.parent, request.type, request.name)
+        if request.type == STACK_TYPE:
+            return resource_pb2.RegisterResourceResponse(urn=urn)
+        inputs = json_format.MessageToDict(request.object)
+        record = Record(
+            urn,
+            decoded(inputs),
+            request.provider.rpartition("::")[0],
+            tuple(sorted(request.dependencies)),
+            request.custom,
+        )
+        with self._lock:
+            if urn in self.recording.resources:
+                raise AssertionError(f"{urn} is registered twice")
+            self.recording.resources[urn] = record
+        made = {} if self._preview else outputs_of(request.type, request.name)
+        for name in request.additionalSecretOutputs:
+            if name in made:
+                made[name] = {SIGNATURE: SECRET, "value": made[name]}
+        state = struct_pb2.Struct()
+        state.update({**inputs, **made})
+        identity = "" if self._preview and request.custom else f"{request.name}-id"
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=state)
+
+    def RegisterResourceOutputs(
+        self, request: resource_pb2.RegisterResourceOutputsRequest
+    ) -> empty_pb2.Empty:
+        if f"::{STACK_TYPE}::" in request.urn:
+            self.recording.outputs = decoded(json_format.MessageToDict(request.outputs))
+        return empty_pb2.Empty()
+
+
+class _NoMocks(mocks.Mocks):
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        raise AssertionError(f"the program calls {args.token}")
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        raise AssertionError(f"the program reads {args.typ}")
+
+
+def outputs_of(kind: str, name: str) -> dict[str, str]:
+    """What a provider would add to the inputs: certificates and keys that are easy to recognise."""
+    match kind.rpartition(":")[2]:
+        case "PrivateKey":
+            return {
+                "privateKeyPem": f"KEY OF {name}",
+                "privateKeyPemPkcs8": f"PKCS8 KEY OF {name}",
+            }
+        case "CertRequest":
+            return {"certRequestPem": f"REQUEST OF {name}"}
+        case "SelfSignedCert" | "LocallySignedCert":
+            return {"certPem": f"CERTIFICATE OF {name}"}
+    return {}
+
+
+def record(
+    config: Mapping[str, Any],
+    stack: str = "local",
+    preview: bool = False,
+    program: Callable[[], Any] | None = None,
+) -> Recording:
+    """Run the program with the project's ``config``, given as in the stack's file.
+
+    Raises what the program raises.
+    """
+    given = {
+        name if ":" in name else f"{PROJECT}:{name}": value
+        if isinstance(value, str)
+        else json.dumps(value)
+        for name, value in config.items()
+    }
+    return _FRESH.copy().run(_record, given, stack, preview, program or _main)
+
+
+def _main() -> None:
+    before = [*sys.path]
+    try:
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+    finally:
+        sys.path[:] = before
+
+
+def _record(
+    config: dict[str, str], stack: str, preview: bool, program: Callable[[], Any]
+) -> Recording:
+    monitor = Monitor(preview)
+    features = set(monitor.GetDeploymentInfo(empty_pb2.Empty()).supportedFeatures)
+    configure(
+        mocks.MockSettings(
+            monitor=monitor,
+            monitor_features=features,
+            engine=mocks.MockEngine(None),
+            project=PROJECT,
+            stack=stack,
+            dry_run=preview,
+            organization=None,
+            callbacks=None,
+        )
+    )
+    set_all_config(config)
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(run_in_stack(program))
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    return monitor.recording
+
+
+def decoded(value: Any) -> Any:
+    """A message's value, with Secret in it; whole numbers, which a message does not know, whole."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) == SECRET:
+            return Secret(decoded(value["value"]))
+        return {name: decoded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def opened(value: Any) -> Any:
+    """The value with its secrets laid open."""
+    return _secrets(value, lambda secret: opened(secret.value))
+
+
+def hidden(value: Any) -> Any:
+    """The value as somebody sees it who may not see secrets."""
+    return _secrets(value, lambda secret: "[secret]")
+
+
+def _secrets(value: Any, shown: Callable[[Secret], Any]) -> Any:
+    if isinstance(value, Secret):
+        return shown(value)
+    if isinstance(value, dict):
+        return {name: _secrets(item, shown) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_secrets(item, shown) for item in value]
+    return value
