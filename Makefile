@@ -18,10 +18,10 @@ PACKAGES := .venv/.packages-$(or $(TORCH_BACKEND),default)
 .DELETE_ON_ERROR:
 # test runs its parts in the order given, so that pytest's verdict is the last line.
 .NOTPARALLEL:
-.PHONY: help setup demo test lint test-install lock quality search bench clean
+.PHONY: help setup demo image test lint test-install e2e cluster cluster-down lock quality search bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.ready ## .venv with everything in it; instant when nothing changed
 
@@ -29,8 +29,30 @@ demo: setup ## the heart-disease example, with both models
 	$(BIN)/fl run examples/heart-disease-mlp.yaml
 	$(BIN)/fl run examples/heart-disease-xgboost.yaml
 
-test: setup lint test-install ## lint, types, import rules, a plain pip install, every test
-	@$(BIN)/pytest -n 2
+test: setup lint test-install ## lint, types, import rules, a plain pip install, every test but e2e
+	@$(BIN)/pytest -n 2 -m "not e2e"
+
+# The docker client is often there without an engine.
+CONTAINER_TOOL ?= $(shell docker info >/dev/null 2>&1 && echo docker || command -v podman \
+  || command -v buildah)
+IMAGE ?= localhost/fl-silos:dev
+PLUGINS ?= fl-core-mlp fl-core-xgboost
+
+image: ## the container image IMAGE, with PLUGINS and TORCH_BACKEND: docker, podman or buildah
+	@test -n "$(CONTAINER_TOOL)" || \
+	  { echo "No docker engine, podman or buildah: install one of them." >&2; exit 1; }
+	$(CONTAINER_TOOL) build --build-arg PLUGINS="$(PLUGINS)" \
+	  --build-arg TORCH_BACKEND="$(TORCH_BACKEND)" --tag $(IMAGE) .
+
+e2e: setup ## the local stack with the real engine on a real cluster; KEEP=1 keeps what it started
+	@$(BIN)/python -m tests.e2e
+
+cluster: setup ## a Kubernetes of one node below build/, for e2e and for trying things out; needs root
+	@$(BIN)/python -m tests.e2e.cluster build
+	@$(BIN)/python -m tests.e2e.cluster up
+
+cluster-down: ## ends it
+	@$(BIN)/python -m tests.e2e.cluster down
 
 lint: setup ## ruff, basedpyright, import-linter
 	$(BIN)/ruff check
@@ -48,6 +70,7 @@ bench: setup ## the performance figures, beside stock FedML
 	$(BIN)/python -m benchmarks.bench
 
 clean: ## removes what make made, not runs/
+	@test ! -e build/e2e/cluster/holder.json || $(MAKE) --no-print-directory cluster-down
 	rm -rf .venv build plugins/*/build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -52,7 +52,7 @@ def datasets(as_json: bool) -> None:
             "name": name,
             "description": kind.description,
             "silos": list(kind.silos),
-            "params": kind.Params.model_json_schema().get("properties", {}),
+            "params": kind.Params.model_json_schema(),
             "distribution": loaded.owner("datasets", name).distribution,
         }
         for name, kind in sorted(loaded.datasets.items())
@@ -64,5 +64,5 @@ def datasets(as_json: bool) -> None:
         click.echo(f"{click.style(dataset['name'], bold=True)}: {dataset['description']}")
         silos = ", ".join(dataset["silos"]) or "any names, each with a path: {name: ..., data: ...}"
         click.echo(f"  silos: {silos}")
-        for name, field in dataset["params"].items():
+        for name, field in dataset["params"].get("properties", {}).items():
             click.echo(f"  {name}: {field.get('description', '')}")

@@ -19,10 +19,10 @@ import torch  # noqa: F401 - before the stand-ins: torch must find its own optio
 
 STOOD_IN = frozenset(
     """
-    GPUtil PIL aiohttp boto3 botocore cachetools chardet click dill docker dotenv fastapi h5py httpx
-    dateutil certifi matplotlib multiprocess networkx onnx paho pandas pkg_resources prettytable
-    psutil redis requests scipy sklearn sqlalchemy starlette torchvision tqdm tritonclient uvicorn
-    wandb wget yaml
+    aiohttp boto3 botocore cachetools certifi chardet click dateutil dill docker dotenv fastapi
+    GPUtil h5py httpx matplotlib multiprocess networkx onnx packaging paho pandas PIL
+    pkg_resources prettytable psutil redis requests scipy sklearn sqlalchemy starlette
+    torchvision tqdm tritonclient uvicorn wandb wget yaml
     """.split()
 )
 """Top-level packages that FedML imports and its cross-silo managers do not use."""

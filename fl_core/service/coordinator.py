@@ -401,7 +401,11 @@ class Coordinator:
         while not self._places.acquire(timeout=1.0):
             if self.loop.stopping:
                 return
-        self.loop.put(partial(self._on_event, event))
+        self.loop.put(partial(self._taken, event))
+
+    def _taken(self, event: Event) -> None:
+        self._places.release()
+        self._on_event(event)
 
     def _on_event(self, event: Event) -> None:
         self._places.release()
