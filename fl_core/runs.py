@@ -13,6 +13,7 @@ import json
 import platform
 import re
 import secrets
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fl_core import state as states
 from fl_core.dataset import Schema
-from fl_core.errors import FlError, Interrupted, RunFolderError, StorageError, nearest
+from fl_core.errors import FlError, Interrupted, RunFolderError, nearest
 from fl_core.files import storing, write_atomic
 from fl_core.metrics import Scores
 from fl_core.plugins import Plugins
@@ -104,8 +105,8 @@ def create(folder: Path, manifest: Mapping[str, Any]) -> None:
             ) from error
     try:
         _write_manifest(folder, manifest)
-    except StorageError:
-        folder.rmdir()
+    except BaseException:  # a Ctrl-C as well
+        shutil.rmtree(folder)
         raise
 
 

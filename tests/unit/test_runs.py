@@ -305,3 +305,14 @@ def test_metrics_and_specs_that_cannot_be_read_are_named(tmp_path):
         _ = run.spec
     with pytest.raises(RunFolderError, match=r"metrics\.jsonl cannot be read"):
         run.metrics()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError("full")])
+def test_a_folder_whose_manifest_could_not_be_written_is_gone(tmp_path, monkeypatch, error):
+    def fails(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "_write_manifest", fails)
+    with pytest.raises((KeyboardInterrupt, StorageError)):
+        runs.create(tmp_path / "run", {})
+    assert list(tmp_path.iterdir()) == []
