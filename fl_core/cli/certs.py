@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import json
 import sys
 from pathlib import Path
@@ -61,36 +60,21 @@ def authority(federation: str, folder: Path, days: int) -> None:
 @_FOLDER
 @_OUT
 @_days(365)
-@click.option(
-    "--address",
-    "addresses",
-    multiple=True,
-    help="An IP address at which the aggregator's certificate is valid as well, for other clients; "
-    "silos and operators of fl need none.",
-)
 def issue(
     kind: str,
     name: str | None,
     folder: Path,
     out: Path | None,
     days: int,
-    addresses: tuple[str, ...],
 ) -> None:
     """Make key and certificate of a party: `aggregator`, `silo NAME` or `operator NAME`."""
     if (name is None) != (kind == "aggregator"):
         raise click.UsageError("give a name to a silo or an operator, and none to the aggregator")
-    if addresses and kind != "aggregator":
-        raise click.UsageError("--address goes with the aggregator: nobody dials the others")
     if name is not None:
         _check_name(name)
-    for address in addresses:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError as error:
-            raise click.BadParameter(f"{address!r} is no IP address") from error
     signer = Authority.load(folder, dt.timedelta(days=days))
     if kind == "aggregator":
-        identity = signer.aggregator(list(addresses))
+        identity = signer.aggregator([])
     else:
         assert name is not None
         identity = signer.silo(name) if kind == "silo" else signer.operator(name)

@@ -13,35 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fl_core.cli.address import Address
 from fl_core.cli.console import console, table
+from fl_core.cli.options import COORDINATOR, IDENTITY, JSON
 
 if TYPE_CHECKING:
     from fl_core.service.operator import Operator
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _FOLLOW = click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
 
 
 def _calls(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command`` the options that say whom to call, and as whom; it gets the Operator."""
 
-    @click.option(
-        "--coordinator",
-        type=Address(),
-        required=True,
-        envvar="FL_COORDINATOR",
-        show_envvar=True,
-        help="The coordinator's address.",
-    )
-    @click.option(
-        "--identity",
-        type=click.Path(path_type=Path),
-        required=True,
-        envvar="FL_IDENTITY",
-        show_envvar=True,
-        help="Folder with the operator's tls.crt, tls.key and ca.crt.",
-    )
+    @COORDINATOR
+    @IDENTITY
     @functools.wraps(command)
     def with_operator(coordinator: tuple[str, int], identity: Path, **arguments: Any) -> None:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the error that follows says it all
@@ -65,7 +50,7 @@ def _calls(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--seed", type=int, help="Another seed.")
 @_calls
-@_JSON
+@JSON
 def submit(
     operator: Operator, file: Path, settings: tuple[str, ...], seed: int | None, as_json: bool
 ) -> None:
@@ -86,7 +71,7 @@ def submit(
 
 @click.command()
 @_calls
-@_JSON
+@JSON
 def status(operator: Operator, as_json: bool) -> None:
     """Show the federation's silos, and the runs submitted last."""
     answer = operator.status()
@@ -153,7 +138,7 @@ def logs(operator: Operator, run: str, follow: bool) -> None:
 @click.command()
 @click.argument("run")
 @_calls
-@_JSON
+@JSON
 def stop(operator: Operator, run: str, as_json: bool) -> None:
     """End RUN, or take it from the queue."""
     answer = operator.stop(run)
@@ -165,7 +150,7 @@ def stop(operator: Operator, run: str, as_json: bool) -> None:
 @click.argument("run")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder; runs/RUN when left out.")
 @_calls
-@_JSON
+@JSON
 def fetch(operator: Operator, run: str, out: Path | None, as_json: bool) -> None:
     """Bring RUN's folder here: model, metrics, report. It must have ended."""
     from fl_core import runs

@@ -13,18 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from fl_core.cli.address import Address
+from fl_core.cli.options import COORDINATOR, IDENTITY
 
 if TYPE_CHECKING:
     from fl_core.service.loop import Loop
-
-_IDENTITY = click.option(
-    "--identity",
-    type=click.Path(path_type=Path),
-    required=True,
-    envvar="FL_IDENTITY",
-    show_envvar=True,
-    help="Folder with tls.crt, tls.key and ca.crt: see `fl certs`.",
-)
 
 
 def _folder(default: str, what: str):
@@ -52,7 +44,7 @@ def _health(default: str):
 
 
 @click.command()
-@_IDENTITY
+@IDENTITY
 @_folder("coordinator", "Where queue, history and runs are kept.")
 @click.option(
     "--host",
@@ -119,15 +111,8 @@ def coordinator(
 
 
 @click.command()
-@click.option(
-    "--coordinator",
-    type=Address(),
-    required=True,
-    envvar="FL_COORDINATOR",
-    show_envvar=True,
-    help="The coordinator's address.",
-)
-@_IDENTITY
+@COORDINATOR
+@IDENTITY
 @click.option(
     "--data",
     required=True,

@@ -121,12 +121,6 @@ def test_the_authoritys_folder_and_its_secret_are_named(fl, tmp_path):
     assert Identity.load(tmp_path / "x" / "y", "silo").party.name == "a"
 
 
-def test_addresses_of_the_aggregator_are_in_its_certificate(issued, tmp_path):
-    addresses = ["--address", "10.0.0.1", "--address", "::1"]
-    assert issued("certs", "issue", "aggregator", *addresses).code == 0
-    assert Identity.load(tmp_path / "aggregator", "aggregator").party.kind == "aggregator"
-
-
 def test_what_was_issued_is_saved_from_json(issued, tmp_path):
     issued("certs", "issue", "operator", "ann")
     outcome = issued("certs", "save", "copy", stdin=as_json(tmp_path / "ann"))
@@ -189,11 +183,6 @@ def test_every_name_that_is_allowed_makes_a_federation(fl, tmp_path, name):
         "issue owner a",
         "issue silo a b",
         "issue silo a --days 0",
-        "issue aggregator --address host",
-        "issue aggregator --address 10.0.0.1/24",
-        "issue aggregator --address 10.0.0.1 --address 10.0.0",
-        "issue silo a --address 10.0.0.1",
-        "issue operator a --address 10.0.0.1",
         "save",
         "save a b",
         "revoke a",
