@@ -32,7 +32,7 @@ class RoleProcess:
         self.error: FlError | None = None
         self.events, sending = context.Pipe(duplex=False)
         self._process = context.Process(target=role_process.main, args=(config, sending))
-        with _main_module_hidden():
+        with main_module_hidden():
             self._process.start()
         sending.close()
 
@@ -91,7 +91,7 @@ def prepare() -> None:
 
 
 @contextmanager
-def _main_module_hidden() -> Iterator[None]:
+def main_module_hidden() -> Iterator[None]:
     """Keep multiprocessing from importing the main script again in a role's process.
 
     A role needs nothing of it, and importing the command line takes longer than a role's start.

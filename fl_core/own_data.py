@@ -22,6 +22,8 @@ PAGE_OBJECTS = 1000
 CHUNK_BYTES = 1024 * 1024
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 ATTEMPTS = 3
+_FETCHED = "data-"
+"""What the names of folders with fetched rows start with."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DENIED = {"401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden"}
 _NO_BUCKET = {"NoSuchBucket", "404"}
@@ -62,7 +64,7 @@ def folder_of(data: str, scratch: Path, max_bytes: int = MAX_BYTES) -> Iterator[
         return
     bucket, prefix = _address(data)
     try:
-        made = tempfile.TemporaryDirectory(prefix="data-", dir=scratch)
+        made = tempfile.TemporaryDirectory(prefix=_FETCHED, dir=scratch)
     except OSError as error:
         raise _unwritable(scratch, error) from error
     with made as name:
@@ -80,6 +82,12 @@ def check(data: str) -> None:
             f"data {data!r} {problem}",
             f"name the folder that holds the silo's files, or {SCHEME}BUCKET/PREFIX",
         )
+
+
+def clear(scratch: Path) -> None:
+    """Remove what was fetched into ``scratch`` by a process that was killed before its end."""
+    for folder in scratch.glob(f"{_FETCHED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _address(data: str) -> tuple[str, str]:

@@ -32,6 +32,8 @@ class RoleConfig:
     host: str
     port: int
     silo: str | None = None
+    excluded: frozenset[str] = frozenset()
+    """For the aggregator: silos and certificates that are turned away."""
     data: str | None = None
     """A silo's own data, a folder or an s3:// prefix; None where the run file says where it is."""
 

@@ -35,6 +35,8 @@ class SpecSource:
             made_by_it = parts not in self.lines and override.startswith(name + ".")
             if name == override or name.startswith(override + ".") or made_by_it:
                 return option if option == f"--{name}" else f"{option}: {name}"
+        if not self.lines:  # it came from elsewhere
+            return f"{self.file}: {name}"
         known = next((parts[:n] for n in range(len(parts), -1, -1) if parts[:n] in self.lines), ())
         return f"{self.file}:{self.lines.get(known, 1)}: {name}"
 

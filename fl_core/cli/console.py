@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH_OF_A_PIPE = 200
 
@@ -62,5 +63,6 @@ def _table(
         result.add_column(columns[i], justify=justify, no_wrap=columns[i] not in lists)
     for row in rows:
         style = "bold" if row[0] == "pooled" else ""
-        result.add_row(*(row[i] for i in kept), style=style)
+        # As text: what others wrote may look like rich's markup.
+        result.add_row(*(Text(row[i]) for i in kept), style=style)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -14,9 +15,12 @@ import click
 
 from fl_core.cli.address import Address
 from fl_core.cli.options import COORDINATOR, IDENTITY
+from fl_core.spec import SILO_NAME
 
 if TYPE_CHECKING:
     from fl_core.service.loop import Loop
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 def _folder(default: str, what: str):
@@ -76,10 +80,11 @@ def _health(default: str):
 @click.option(
     "--exclude",
     multiple=True,
-    metavar="SILO",
+    metavar="WHOM",
     envvar="FL_EXCLUDE",
     show_envvar=True,
-    help="A silo that is turned away although its certificate is good; may be repeated.",
+    help="Turned away although the certificate is good: a silo by name, or one certificate of "
+    "any party by its SHA-256; may be repeated.",
 )
 def coordinator(
     identity: Path,
@@ -101,6 +106,11 @@ def coordinator(
     from fl_core.service.operations import Operations
     from fl_core.transport.identity import Identity
 
+    for whom in exclude:
+        if not (SILO_NAME.fullmatch(whom) or _FINGERPRINT.fullmatch(whom)):
+            raise click.BadParameter(
+                f"{whom!r} is neither a silo's name nor a SHA-256", param_hint="--exclude"
+            )
     known = Identity.load(identity, "aggregator")
     plugins = plugin_loader.load()
     service = Coordinator(
@@ -156,6 +166,8 @@ def _settle(name: str, loop: Loop) -> None:
     )
     logging.getLogger("fl_core").setLevel(logging.INFO)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the key
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each stream and stranger takes one
     setproctitle.setproctitle(f"fl {name}")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: loop.stop())

@@ -102,6 +102,7 @@ class Aggregator(FedMLServerManager):
             self._config.run_id,
             limit,
             self.com_manager.take,
+            excluded=self._config.excluded,
         )
         self.com_manager.endpoint = _Listening(self._server)
 

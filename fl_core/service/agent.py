@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import shutil
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fl_core import launch
+from fl_core import launch, own_data
 from fl_core.errors import FlError, ServiceError, SpecError, TransportError
 from fl_core.files import storing
 from fl_core.launch import RoleProcess
@@ -31,8 +32,10 @@ from fl_core.transport.frames import Frame
 from fl_core.transport.identity import Identity
 
 _log = logging.getLogger(__name__)
-MAX_ROLES = 16
-"""At once, however many a coordinator asks for."""
+MAX_ROLES = 32
+"""At once, however many a coordinator asks for; it has no more slots."""
+KEPT_RUNS = 200
+"""Whose logs are kept, when an agent starts."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,14 @@ class Agent:
         self._silo = settings.identity.party.name
         self._models = sorted(plugins.models)
         self._roles: dict[str, RoleProcess] = {}
+        self._stopped: set[str] = set()
+        """Of these, those that the coordinator has asked to end."""
         self._context = multiprocessing.get_context("spawn")
         self._why_not = "no stream to the coordinator yet"
         self._refused: TransportError | None = None
         with storing(settings.folder):
             settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._clean()
         self.health = Health(settings.health, self.loop, lambda: self._why_not)
         launch.prepare()
 
@@ -145,9 +151,10 @@ class Agent:
         if frame.kind == control.START:
             self._start(_Start.model_validate(body))
         elif frame.kind == control.STOP:
-            role = self._roles.get(_Stop.model_validate(body).run)
-            if role is not None:
-                role.end()
+            run_id = _Stop.model_validate(body).run
+            if run_id in self._roles:
+                self._stopped.add(run_id)
+                self._roles[run_id].end()
         else:
             raise TransportError(f"message of kind {frame.kind}")
 
@@ -173,7 +180,7 @@ class Agent:
         ).start()
 
     def _config(self, start: _Start, spec: RunSpec) -> RoleConfig:
-        folder = self._settings.folder / RUNS_FOLDER / start.run
+        folder = self._folder(start.run)
         with storing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return RoleConfig(
@@ -186,8 +193,21 @@ class Agent:
             self._settings.coordinator[0],
             start.port,
             self._silo,
-            self._settings.data,
+            data=self._settings.data,
         )
+
+    def _folder(self, run_id: str) -> Path:
+        return self._settings.folder / RUNS_FOLDER / run_id
+
+    def _clean(self) -> None:
+        """Remove rows that a killed role has left behind, and the oldest runs' logs."""
+        folders = sorted(
+            (self._settings.folder / RUNS_FOLDER).glob("*"), key=lambda path: path.stat().st_mtime
+        )
+        for folder in folders:
+            own_data.clear(folder)
+        for folder in folders[:-KEPT_RUNS]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _follow(self, run_id: str, role: RoleProcess) -> None:
         """Wait for a role's end. In a thread of its own."""
@@ -198,11 +218,19 @@ class Agent:
 
     def _ended(self, run_id: str, role: RoleProcess) -> None:
         del self._roles[run_id]
+        own_data.clear(self._folder(run_id))
         error = role.error
         if error is None:
             _log.info("run %s: ended", run_id)
+        elif self.loop.stopping:
+            # Not told: if another agent is here soon enough, this silo goes on with the run.
+            _log.info("run %s: left, since the agent stops", run_id)
+            return
+        elif run_id in self._stopped:
+            _log.info("run %s: the coordinator has ended it", run_id)
         else:
             _log.error("run %s: %s (%s)", run_id, error.message, error.remedy)
+        self._stopped.discard(run_id)
         self._tell_ended(run_id, 0 if error is None else error.exit_code)
 
     def _tell_ended(self, run_id: str, code: int) -> None:

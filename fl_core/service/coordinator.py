@@ -7,7 +7,8 @@ import logging
 import multiprocessing
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,17 +16,24 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fl_core import launch, report, runs
-from fl_core.errors import ERRORS, FlError, Interrupted, RoleError, ServiceError, TransportError
+from fl_core.errors import (
+    ERRORS,
+    FlError,
+    Interrupted,
+    RoleError,
+    ServiceError,
+    StorageError,
+    TransportError,
+)
 from fl_core.job import Job
-from fl_core.launch import RoleProcess
 from fl_core.plugins import Plugins
 from fl_core.role import RoleConfig
 from fl_core.service import control, store
 from fl_core.service.health import Health
 from fl_core.service.loop import Loop
+from fl_core.service.running import Running, start
 from fl_core.service.store import Store, StoredRun, StoredSilo
-from fl_core.service.validation import resolved
-from fl_core.spec import as_message
+from fl_core.spec import RunSpec, as_message
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Frame
 from fl_core.transport.identity import Identity
@@ -63,8 +71,8 @@ class _Hello(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    models: list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]] = Field(max_length=1000)
-    active: list[Annotated[str, Field(max_length=200)]] = Field(max_length=1000)
+    models: list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]] = Field(max_length=200)
+    active: list[Annotated[str, Field(max_length=200)]] = Field(max_length=100)
 
 
 class _Ended(BaseModel):
@@ -82,26 +90,6 @@ class _Agent:
     """None until it has said hello."""
 
 
-@dataclass
-class _Running:
-    """A run whose aggregator role has been started."""
-
-    stored: StoredRun
-    slot: int
-    folder: Path
-    manifest: dict[str, Any]
-    process: RoleProcess
-    began: float = field(default_factory=time.monotonic)
-    port: int = 0
-    """Where its aggregator listens; 0 until it does."""
-    round: int = 0
-    ending: FlError | None = None
-    """Why it is being ended, where that is not the aggregator's own decision."""
-    give_up: float | None = None
-    """When its process is made to end."""
-    ended_by_us: bool = False
-
-
 class Coordinator:
     """Owns everything in one thread, that of :attr:`loop`, which :meth:`run` turns.
 
@@ -113,7 +101,7 @@ class Coordinator:
         self._settings = settings
         self._plugins = plugins
         self._agents: dict[str, _Agent] = {}
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._context = multiprocessing.get_context("spawn")
         self._store = Store(settings.folder)
         self._serving = False
@@ -130,19 +118,19 @@ class Coordinator:
         server = Server(
             self._settings.identity,
             federation,
-            lambda silo: silo not in self._settings.excluded,
+            lambda silo: True,  # membership is the certificate
             MAX_SILOS,
             control.STREAM,
             control.MAX_BYTES,
             self._take,
             answer,
+            self._settings.excluded,
         )
         self._server = server
         try:
             self._recover()
-            for silo in sorted(self._settings.excluded):
-                seen = "" if silo in self._store.silos() else ", which has never joined"
-                _log.warning("silo %s is excluded%s", silo, seen)
+            for whom in sorted(self._settings.excluded):
+                _log.warning("excluded: %s", whom)
             self.port = server.start(self._settings.host, self._settings.port)
             self._serving = True
             _log.info(
@@ -156,6 +144,9 @@ class Coordinator:
         finally:
             self._serving = False
             self.loop.close()
+            for running in self._running.values():  # none are left but after a bug or a bad disk
+                running.process.terminate()
+                running.process.join()
             server.stop(grace=2.0)
             self.health.stop()
             self._store.close()
@@ -186,6 +177,7 @@ class Coordinator:
                     "install its plugin in that silo, or leave the silo out of the run",
                 )
         run_id = runs.new_id(spec.name)
+        _start_message(run_id, 0, spec)  # refuses one that is too long
         self._store.add(run_id, spec, operator)
         _log.info("run %s: submitted by %s", run_id, operator)
         self._schedule()
@@ -200,7 +192,7 @@ class Coordinator:
                 run.as_dict()
                 | {
                     "round": running.round if running else None,
-                    "absent": self._absent(run.spec.silo_names)
+                    "absent": self._absent(run.silo_names)
                     if run.status in (store.QUEUED, store.RUNNING)
                     else [],
                 }
@@ -233,7 +225,7 @@ class Coordinator:
         if run.status == store.QUEUED:
             self._store.finish(run_id, store.INTERRUPTED, reason)
         elif run_id in self._running:
-            self._end(self._running[run_id], reason, 0)
+            self._running[run_id].end(reason, 0)
         else:
             raise ServiceError(f"run {run_id} is {run.status}", "there is nothing to stop")
         _log.info("run %s: stopped by %s", run_id, operator)
@@ -263,7 +255,7 @@ class Coordinator:
             self._turn()
         _log.info("stopping")
         for running in self._running.values():
-            self._end(running, Interrupted("the coordinator was stopped", "submit it again"), 0)
+            running.end(Interrupted("the coordinator was stopped", "submit the run again"), 0)
         while self._running:
             self._turn()
 
@@ -271,9 +263,7 @@ class Coordinator:
         due = [run.give_up for run in self._running.values() if run.give_up is not None]
         self.loop.turn(min(due, default=None))
         for running in self._running.values():
-            if running.give_up is not None and time.monotonic() >= running.give_up:
-                running.give_up, running.ended_by_us = None, True
-                running.process.end()
+            running.press()
 
     def _schedule(self) -> None:
         """Start the queued runs whose silos are all here, first come first served."""
@@ -284,13 +274,38 @@ class Coordinator:
             free = [slot for slot in range(1, self._settings.slots + 1) if slot not in used]
             if not free:
                 return
-            if not self._absent(run.spec.silo_names):
+            if not self._absent(run.silo_names):
                 self._start(run, free[0])
 
     def _start(self, run: StoredRun, slot: int) -> None:
-        folder = self.folder(run.id)
-        identity = self._settings.identity
-        config = RoleConfig(
+        # First, so that a coordinator that is killed in the next moment finds it again.
+        self._store.start(run.id)
+        try:
+            running = start(
+                run,
+                slot,
+                self._role(run, slot),
+                self._plugins,
+                {silo: self._agents[silo].fingerprint for silo in run.silo_names},
+                self._context,
+            )
+        except FlError as error:
+            _log.error("run %s: cannot start: %s", run.id, error.message)
+            self._store.finish(run.id, store.FAILED, error)
+            return
+        self._running[run.id] = running
+        _log.info("run %s: started", run.id)
+        _in_thread(
+            f"follow-{run.id}",
+            lambda: running.follow(
+                lambda event: self.loop.put(partial(self._on_role_event, running, event))
+            ),
+        )
+
+    def _role(self, run: StoredRun, slot: int) -> RoleConfig:
+        """The aggregator's part. Raises StorageError for a spec of another version of fl-core."""
+        identity, folder = self._settings.identity, self.folder(run.id)
+        return RoleConfig(
             run.id,
             run.spec,
             folder,
@@ -299,51 +314,14 @@ class Coordinator:
             identity,
             self._settings.host,
             self._settings.run_port(slot),
+            excluded=self._settings.excluded,
         )
-        try:
-            job = resolved(run.spec, self._plugins, folder)
-            fingerprints = {s: self._agents[s].fingerprint for s in run.spec.silo_names}
-            manifest = runs.describe(
-                run.id,
-                run.spec,
-                job.schema,
-                self._plugins,
-                {"aggregator": identity.fingerprint} | fingerprints,
-            )
-            runs.create(folder, manifest)
-        except FlError as error:
-            self._cannot_start(run, error)
-            return
-        try:
-            process = RoleProcess(config, self._context)
-        except OSError as error:
-            known = ServiceError(f"no process for the aggregator: {error}", "free memory")
-            report.conclude(folder, manifest, known)
-            self._cannot_start(run, known)
-            return
-        self._store.start(run.id)
-        running = _Running(run, slot, folder, manifest, process)
-        self._running[run.id] = running
-        _log.info("run %s: started", run.id)
-        threading.Thread(
-            target=self._follow, args=(running,), name=f"follow-{run.id}", daemon=True
-        ).start()
 
-    def _cannot_start(self, run: StoredRun, error: FlError) -> None:
-        _log.error("run %s: cannot start: %s", run.id, error.message)
-        self._store.finish(run.id, store.FAILED, error)
-
-    def _follow(self, running: _Running) -> None:
-        """Hand the events of a run's aggregator to the loop, to its end. In a thread of its own."""
-        while not running.process.ended:
-            event = running.process.read()
-            self.loop.put(partial(self._on_role_event, running, event))
-
-    def _on_role_event(self, running: _Running, event: dict[str, Any] | None) -> None:
+    def _on_role_event(self, running: Running, event: dict[str, Any] | None) -> None:
         kind = None if event is None else event["event"]
         if event is not None and kind == "listening":
             running.port = event["port"]
-            for silo in running.stored.spec.silo_names:
+            for silo in running.stored.silo_names:
                 self._send_start(silo, running)
         elif event is not None and kind == "rows":
             running.manifest["rows"] = event["rows"]
@@ -352,34 +330,33 @@ class Coordinator:
         elif kind in (None, "ended", "failed"):  # the process may be further than this event
             self._conclude(running)
 
-    def _conclude(self, running: _Running) -> None:
-        """A run's aggregator has ended: write down how, and tell its silos."""
-        run = running.stored
+    def _conclude(self, running: Running) -> None:
+        """A run's aggregator has ended: have its folder completed, and go on meanwhile."""
         running.process.join()
+        error = running.outcome
+
+        def write() -> None:
+            written = running.write(error, self._context)
+            self.loop.put(partial(self._concluded, running, written))
+
+        _in_thread(f"write-{running.stored.id}", write)
+
+    def _concluded(self, running: Running, error: FlError | None) -> None:
+        """A run's folder is complete: it is over."""
+        run = running.stored
         del self._running[run.id]
-        error = running.process.error
-        if error is not None and running.ending is not None and running.ended_by_us:
-            error = running.ending
-        seconds = round(time.monotonic() - running.began, 3)
+        status = store.COMPLETED if error is None else store.FAILED
+        if isinstance(error, Interrupted):
+            status = store.INTERRUPTED
         try:
-            finished = report.conclude(
-                running.folder, {**running.manifest, "seconds": seconds}, error
-            )
-            status = finished.manifest["status"]
-        except FlError as known:
-            error, status = known, store.FAILED
-        self._store.finish(run.id, status, error)
+            self._store.finish(run.id, status, error)
+        except StorageError as full:  # it stays `running` there: the next start says so
+            _log.error("run %s: %s", run.id, full.message)
         _log.info("run %s: %s%s", run.id, status, f": {error.message}" if error else "")
         if error is not None:  # after a good end the silos' roles have ended by themselves
-            for silo in run.spec.silo_names:
-                self._tell(silo, control.message(control.STOP, {"run": run.id}))
+            for silo in run.silo_names:
+                self._server.send(silo, control.message(control.STOP, {"run": run.id}))
         self._schedule()
-
-    def _end(self, running: _Running, reason: FlError, after: float) -> None:
-        """Have a run end for ``reason``, unless it does so by itself within ``after`` seconds."""
-        if running.ending is None:
-            running.ending = reason
-            running.give_up = time.monotonic() + after
 
     def _recover(self) -> None:
         """Runs that a coordinator before this one was killed in are over."""
@@ -405,24 +382,26 @@ class Coordinator:
 
     def _taken(self, event: Event) -> None:
         self._places.release()
-        self._on_event(event)
+        try:
+            self._on_event(event)
+        except (TransportError, ValidationError) as error:
+            _log.warning("silo %s: sent what it may not: %.300r", event.peer, error)
+            self._server.refuse(event.peer, "sent what no agent may send")
+        except StorageError as error:  # the silo is here all the same
+            _log.error("silo %s: %s", event.peer, error.message)
 
     def _on_event(self, event: Event) -> None:
-        self._places.release()
-        try:
-            match event:
-                case Joined(silo, stream, fingerprint):
-                    _log.info("silo %s: stream, certificate SHA-256 %s", silo, fingerprint)
-                    self._agents[silo] = _Agent(stream, fingerprint)
-                case Left(silo, reason, _, stream):
-                    if silo in self._agents and self._agents[silo].stream == stream:
-                        _log.warning("silo %s: left: %s", silo, reason)
-                        del self._agents[silo]
-                case Received(silo, frame, stream):
-                    if silo in self._agents and self._agents[silo].stream == stream:
-                        self._on_frame(silo, frame)
-        except (TransportError, ValidationError) as error:
-            _log.warning("silo %s: sent what cannot be used: %.300r", event.peer, error)
+        match event:
+            case Joined(silo, stream, fingerprint):
+                _log.info("silo %s: stream, certificate SHA-256 %s", silo, fingerprint)
+                self._agents[silo] = _Agent(stream, fingerprint)
+            case Left(silo, reason, _, stream):
+                if silo in self._agents and self._agents[silo].stream == stream:
+                    _log.warning("silo %s: left: %s", silo, reason)
+                    del self._agents[silo]
+            case Received(silo, frame, stream):
+                if silo in self._agents and self._agents[silo].stream == stream:
+                    self._on_frame(silo, frame)
 
     def _on_frame(self, silo: str, frame: Frame) -> None:
         body = control.body(frame)
@@ -436,32 +415,39 @@ class Coordinator:
     def _greeted(self, silo: str, hello: _Hello) -> None:
         """An agent is here, perhaps again: bring what runs there in line with what should."""
         agent = self._agents[silo]
+        if agent.models is not None:
+            raise TransportError("a second hello on one stream")
         agent.models = hello.models
-        self._store.seen(StoredSilo(silo, agent.fingerprint, hello.models, time.time()))
-        _log.info("silo %s: ready, offers %s", silo, ", ".join(hello.models) or "no model")
+        _log.info("silo %s: ready, offers %d models", silo, len(hello.models))
         for running in self._running.values():
-            wanted = silo in running.stored.spec.silo_names and running.port
+            wanted = silo in running.stored.silo_names and running.port
             if wanted and running.ending is None and running.stored.id not in hello.active:
                 self._send_start(silo, running)
         for run_id in hello.active:
             if run_id not in self._running:
-                self._tell(silo, control.message(control.STOP, {"run": run_id}))
+                self._server.send(silo, control.message(control.STOP, {"run": run_id}))
+        self._store.seen(StoredSilo(silo, agent.fingerprint, hello.models, time.time()))
         self._schedule()
 
     def _role_ended(self, silo: str, ended: _Ended) -> None:
         """A silo's role has ended; if it has failed, so does the run."""
         running = self._running.get(ended.run)
-        if running is None or ended.code == 0 or silo not in running.stored.spec.silo_names:
+        if running is None or ended.code == 0 or silo not in running.stored.silo_names:
             return
         title = ERRORS[ended.code].title if ended.code in ERRORS else "unknown"
         reason = RoleError(f"silo {silo!r}: failed: {title}", "see the log of its agent")
-        self._end(running, reason, LAST_WORDS_SECONDS)
+        running.end(reason, LAST_WORDS_SECONDS)
 
-    def _send_start(self, silo: str, running: _Running) -> None:
-        spec = json.loads(as_message(running.stored.spec))
-        body = {"run": running.stored.id, "port": running.port, "spec": spec}
-        self._tell(silo, control.message(control.START, body))
+    def _send_start(self, silo: str, running: Running) -> None:
+        run = running.stored
+        self._server.send(silo, _start_message(run.id, running.port, running.config.spec))
 
-    def _tell(self, silo: str, frame: Frame) -> None:
-        """Send to an agent; without a stream it is told what it must know when it is back."""
-        self._server.send(silo, frame)
+
+def _start_message(run_id: str, port: int, spec: RunSpec) -> Frame:
+    """What tells an agent to take part. Raises TransportError for a spec that is too long."""
+    body = {"run": run_id, "port": port, "spec": json.loads(as_message(spec))}
+    return control.message(control.START, body)
+
+
+def _in_thread(name: str, task: Callable[[], None]) -> None:
+    threading.Thread(target=task, name=name, daemon=True).start()

@@ -137,8 +137,8 @@ def _error(fields: dict[str, Any]) -> FlError:
 
 def _check_hashes(folder: Path, run_id: str) -> None:
     """Raise RunFolderError when the files are not those that the manifest lists."""
-    manifest = runs.open_run(folder).manifest
-    for name, sha256 in manifest.get("files", {}).items():
+    listed = runs.open_run(folder).manifest.get("files", {})
+    for name, sha256 in listed.items() if isinstance(listed, dict) else ():
         path = inside(folder, name)
         found = _sha256(path) if path.is_file() else "nothing"
         if found != sha256:

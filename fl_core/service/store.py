@@ -61,22 +61,13 @@ def _locked(folder: Path) -> int:
     return descriptor
 
 
-def _spec(run_id: str, text: str) -> RunSpec:
-    try:
-        return RunSpec.model_validate(json.loads(text))
-    except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
-        raise StorageError(
-            f"the coordinator's folder: the spec of run {run_id} is none: {error!r:.300}",
-            "run the version of fl-core that has written it, or choose another folder",
-        ) from error
-
-
 @dataclass(frozen=True)
 class StoredRun:
     """A run as the store keeps it. Times are seconds since 1970."""
 
     id: str
-    spec: RunSpec
+    text: str
+    """The spec as JSON."""
     operator: str
     status: str
     submitted: float
@@ -84,14 +75,31 @@ class StoredRun:
     finished: float | None
     error: dict[str, Any] | None
 
+    @property
+    def spec(self) -> RunSpec:
+        """The spec. Raises StorageError when another version of fl-core wrote it."""
+        try:
+            return RunSpec.model_validate(json.loads(self.text))
+        except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
+            raise StorageError(
+                f"the spec of run {self.id} is none of this version: {error!r:.300}",
+                "submit the run again",
+            ) from error
+
+    @property
+    def silo_names(self) -> list[str]:
+        """The run's silos, whatever version of fl-core wrote the spec."""
+        return sorted(silo["name"] for silo in json.loads(self.text)["silos"])
+
     def as_dict(self) -> dict[str, Any]:
         """The run as JSON-able values, with of its spec what a list shows."""
+        content = json.loads(self.text)
         return {
             "run": self.id,
             "status": self.status,
-            "model": self.spec.model.name,
-            "silos": list(self.spec.silo_names),
-            "rounds": self.spec.rounds,
+            "model": content["model"]["name"],
+            "silos": self.silo_names,
+            "rounds": content["rounds"],
             "operator": self.operator,
             "submitted": self.submitted,
             "started": self.started,
@@ -197,7 +205,7 @@ class Store:
         return [
             StoredRun(
                 row[0],
-                _spec(row[0], row[1]),
+                row[1],
                 row[2],
                 row[3],
                 row[4],

@@ -22,17 +22,30 @@ def path(method: str) -> str:
 HEARTBEAT_SECONDS = 20
 """HTTP/2 pings, answered below Python, so that a long fit does not look like a lost silo."""
 
-OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_CHUNK),
-    ("grpc.max_send_message_length", MAX_CHUNK),
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.keepalive_time_ms", HEARTBEAT_SECONDS * 1000),
-    ("grpc.keepalive_timeout_ms", HEARTBEAT_SECONDS * 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", HEARTBEAT_SECONDS * 500),
-    ("grpc.enable_http_proxy", 0),
-]
+HANDSHAKE_SECONDS = 10
+"""How long a stranger may take for the handshake; until its end it holds a file descriptor."""
+
+
+def options(heartbeat: float = HEARTBEAT_SECONDS) -> list[tuple[str, int]]:
+    """gRPC's options of both ends. It passes over names that it does not know: a test knows them.
+
+    Their names are those of grpc_types.h and impl/channel_arg_names.h, in gRPC's source.
+    """
+    return [
+        ("grpc.max_receive_message_length", MAX_CHUNK),
+        ("grpc.max_send_message_length", MAX_CHUNK),
+        ("grpc.max_metadata_size", 8 * 1024),
+        ("grpc.keepalive_time_ms", int(heartbeat * 1000)),
+        ("grpc.keepalive_timeout_ms", int(heartbeat * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(heartbeat * 500)),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+OPTIONS = options()
 
 
 STOP_SECONDS = 10.0

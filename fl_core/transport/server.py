@@ -45,8 +45,9 @@ class Server:
     """Accepts one stream from each silo that it admits, known by certificate.
 
     ``admits`` says of a silo of the federation whether it may have a stream, and at most
-    ``max_silos`` have one. ``on_event`` is called from gRPC's threads with Joined, Received and
-    Left. Operators can call where there is an ``answer``.
+    ``max_silos`` have one. ``excluded`` are names of silos, and SHA-256s of certificates of any
+    party, that are turned away before that. ``on_event`` is called from gRPC's threads with Joined,
+    Received and Left. Operators can call where there is an ``answer``.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Server:
         max_state_bytes: int,
         on_event: Callable[[Event], None],
         answer: Answer | None = None,
+        excluded: frozenset[str] = frozenset(),
     ) -> None:
         self._federation = federation
+        self._excluded = excluded
+        self._calls = threading.Semaphore(MAX_CALLS)
         self._admits = admits
         self._answer = answer
         self._tag = run_tag(run_id)
@@ -96,7 +100,8 @@ class Server:
         except RuntimeError as error:
             raise TransportError(
                 f"cannot listen on {host}:{port}: {error}".splitlines()[0],
-                "another program holds the port: choose another with --port, or leave it out",
+                "if another program holds the port, choose another with --port; else correct the "
+                "address: it must be one of this machine, an IPv6 one in brackets",
             ) from error
         self._server.start()
         return bound
@@ -110,6 +115,15 @@ class Server:
             stream = self._streams.get(silo)
         if stream is not None:
             stream.outgoing.put(chunks(frame, self._tag))
+
+    def refuse(self, silo: str, reason: str) -> None:
+        """End the stream of a silo that breaks the rules."""
+        with self._lock:
+            stream = self._streams.get(silo)
+        if stream is not None:
+            stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
+            stream.context.set_details(reason)
+            stream.outgoing.put(None)
 
     def stop(self, grace: float) -> None:
         """Stop accepting, end streams once what was queued is sent, or after ``grace`` seconds."""
@@ -146,16 +160,24 @@ class Server:
         party, certificate = self._authenticate(context)
         if party.kind != "operator":
             self._refuse(context, party.uri, certificate, "is no operator")
-        context.send_initial_metadata(())
+        if not self._calls.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_CALLS} calls at once")
+        try:
+            context.send_initial_metadata(())
+            request = self._request(requests, context)
+            if request is not None:
+                for frame in self._answer(party, request, context.is_active):
+                    yield from chunks(frame, self._tag)
+        finally:
+            self._calls.release()
+
+    def _request(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Frame | None:
         assembler = Assembler(self._tag, self._max_state_bytes)
         try:
-            request = next((frame for chunk in requests if (frame := assembler.feed(chunk))), None)
+            return next((frame for chunk in requests if (frame := assembler.feed(chunk))), None)
         except TransportError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             raise AssertionError from error  # abort raises
-        if request is not None:
-            for frame in self._answer(party, request, context.is_active):
-                yield from chunks(frame, self._tag)
 
     def _authenticate(self, context: grpc.ServicerContext) -> tuple[Party, str]:
         """The party of this federation at the other end, and its certificate's fingerprint."""
@@ -167,6 +189,8 @@ class Server:
         if party is None or party.federation != self._federation:
             listed = " and ".join(uris) or "a certificate without a SPIFFE URI"
             self._refuse(context, listed, certificate, f"is not of {self._federation}")
+        if certificate in self._excluded or (party.kind == "silo" and party.name in self._excluded):
+            self._refuse(context, party.uri, certificate, "is excluded from the federation")
         return party, certificate
 
     def _refuse(

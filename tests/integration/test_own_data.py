@@ -346,3 +346,12 @@ def test_a_scratch_folder_that_is_not_there_is_told(tmp_path):
         folder_of(f"s3://{BUCKET}/x", tmp_path / "no"),
     ):
         pass
+
+
+def test_what_a_killed_process_has_left_behind_is_removed(tmp_path):
+    left = tmp_path / "data-abc"
+    left.mkdir()
+    (left / "north.csv").write_text("age,disease\n41,no\n")
+    (tmp_path / "log.txt").write_text("kept")
+    own_data.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]

@@ -168,6 +168,18 @@ def test_strangers_are_turned_away_and_named_in_the_logs(federation: Services, t
     coordinator.wait_log("Handshake failed with error SSL_ERROR_SSL")
     assert own.fingerprint != stranger.fingerprint
     assert federation.status()["silos"] == []
+    # One certificate, of a party that keeps its place: by its fingerprint.
+    coordinator.end()
+    stolen = federation.authority.operator("ann")
+    stolen.save(tmp_path / "stolen")
+    coordinator = federation.coordinator("--exclude", stolen.fingerprint)
+    refused = federation.fl("status", identity="stolen")
+    assert refused.code == 15
+    assert "spiffe://trial/operator/ann is excluded from the federation" in refused.err
+    assert federation.status()["excluded"] == [stolen.fingerprint]
+    wrong = federation.fl("coordinator", "--identity", "aggregator", "--exclude", "North")
+    assert wrong.code == 2
+    assert "neither a silo's name nor a SHA-256" in wrong.err
 
 
 def test_what_cannot_be_run_is_refused_at_once_and_nothing_is_queued(
@@ -319,14 +331,17 @@ def test_sigterm_ends_services_and_their_roles_and_says_so_in_the_run(
     assert federation.run(slow)["status"] == "interrupted"
 
 
-def test_a_killed_agent_comes_back_into_its_run(federation: Services, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_agent_that_is_ended_comes_back_into_its_run(
+    federation: Services, tmp_path: Path, number: int
+):
     with_probe(federation)
     federation.coordinator()
     agents = [federation.agent(silo) for silo in TWO]
     federation.ready(*agents)
     run_id = federation.submit(probe(tmp_path, pause=0.2, rounds=60))
     wait_for(lambda: (federation.run(run_id)["round"] or 0) >= 3, "some rounds")
-    agents[1].end(signal.SIGKILL)
+    agents[1].end(number)
     federation.ready(federation.agent("hungary"))
     run = federation.wait_status(run_id, "completed", "failed")
     assert run["status"] == "completed", run

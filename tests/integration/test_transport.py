@@ -141,6 +141,18 @@ def kept_out(listening: Listening, dialling: Dialling, reason: str) -> None:
     assert listening.events.empty()
 
 
+def test_a_stream_on_which_nothing_is_said_stands(listen, dial, monkeypatch):
+    # A server that thinks the heartbeats too many ends the stream at the fourth.
+    monkeypatch.setattr(channel, "OPTIONS", channel.options(heartbeat=0.3))
+    listening = listen()
+    dialling = dial(listening.port)
+    assert isinstance(dialling.next(), Joined)
+    with pytest.raises(queue.Empty):
+        dialling.events.get(timeout=5)
+    dialling.client.send(Frame(1))
+    listening.until(Received)
+
+
 def test_frames_travel_both_ways_in_order(pair):
     listening, dialling = pair
     frames = [Frame(i, i, {"n": i}, bytes([i]) * i) for i in range(1, 20)]

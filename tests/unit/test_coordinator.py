@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fl_core import plugins as plugin_loader
-from fl_core.errors import FlError, Interrupted, RoleError, ServiceError
-from fl_core.service import control, coordinator, validation
+from fl_core.errors import (
+    FlError,
+    Interrupted,
+    RoleError,
+    ServiceError,
+    StorageError,
+    TransportError,
+)
+from fl_core.service import control, coordinator, running, validation
 from fl_core.service.coordinator import Coordinator, Settings
 from fl_core.spec import RunSpec
 from fl_core.transport.authority import Authority
@@ -44,12 +51,19 @@ class Process:
     def join(self) -> None:
         assert self.ended
 
+    def terminate(self) -> None:
+        self.ended = True
+
 
 class Network:
-    """Remembers what was sent."""
+    """Remembers what was sent, and whose stream was ended."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int, str]] = []
+        self.refused: list[str] = []
+
+    def refuse(self, silo: str, reason: str) -> None:
+        self.refused.append(silo)
 
     def send(self, silo: str, frame: Any) -> None:
         self.sent.append((silo, frame.kind, control.body(frame)["run"]))
@@ -59,9 +73,10 @@ class Network:
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coordinator]:
     """A coordinator that runs one run at a time, with its folder in the test's."""
     Process.made = []
-    monkeypatch.setattr(coordinator, "RoleProcess", Process)
+    monkeypatch.setattr(running, "RoleProcess", Process)
+    monkeypatch.setattr(running.Running, "write", lambda self, error, context: error)
     monkeypatch.setattr(coordinator, "Health", lambda *arguments: None)
-    monkeypatch.setattr(Coordinator, "_follow", lambda self, running: None)
+    monkeypatch.setattr(running.Running, "follow", lambda self, on_event: None)
     authority = Authority("trial", dt.timedelta(hours=1))
     settings = Settings(
         authority.aggregator([]), tmp_path / "folder", "127.0.0.1", 0, 1, ("127.0.0.1", 0)
@@ -93,6 +108,8 @@ def end(made: Coordinator, error: FlError | None = None) -> None:
     process = Process.made[-1]
     process.ended, process.error = True, error
     tell(made, "ended" if error is None else "failed")
+    while process.run in made._running:  # until its folder has been written
+        made._turn()
 
 
 def statuses(made: Coordinator) -> list[str]:
@@ -241,21 +258,89 @@ def test_a_run_can_be_stopped_once(made):
         control.message(99, {}),
     ],
 )
-def test_what_an_agent_should_not_send_is_passed_over(made, frame):
-    made._on_event(Joined("cleveland", 1, "fingerprint"))
-    made._on_event(Received("cleveland", frame, 1))
+def test_what_an_agent_should_not_send_ends_its_stream(made, frame):
+    made._taken(Joined("cleveland", 1, "fingerprint"))
+    made._taken(Received("cleveland", frame, 1))
     assert made.status(1)["silos"] == []
+    assert made._server.refused == ["cleveland"]
 
 
-def test_only_so_many_messages_wait_at_once(made, monkeypatch):
-    for i in range(coordinator.MAX_WAITING):
-        made._take(Left("cleveland", "x", stream=i))
-    made.loop.stopping = True
-    started = time.monotonic()
-    made._take(Left("cleveland", "x"))  # gives up only since the loop is stopping
-    assert made.loop._tasks.qsize() == coordinator.MAX_WAITING
-    assert time.monotonic() - started > 0.5
-    for _ in range(coordinator.MAX_WAITING):
-        made.loop.turn(None)
-    made._take(Left("cleveland", "x"))
-    assert made.loop._tasks.qsize() == 1
+def test_a_second_hello_on_one_stream_ends_it(made):
+    arrive(made, "cleveland")
+    hello = control.message(control.HELLO, {"models": [], "active": ["x"] * 100})
+    made._taken(Received("cleveland", hello, 1))
+    assert made._server.refused == ["cleveland"]
+    assert sent(made) == []
+
+
+def test_a_disk_that_is_full_ends_neither_the_service_nor_the_runs(made, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise StorageError("disk is full")
+
+    for silo in SPEC.silo_names:
+        arrive(made, silo)
+    run = submit(made)
+    monkeypatch.setattr(made._store, "seen", full)
+    monkeypatch.setattr(made._store, "finish", full)
+    hello = control.message(control.HELLO, {"models": ["mlp"], "active": [run]})
+    made._taken(Joined("hungary", 2, "fingerprint"))
+    made._taken(Received("hungary", hello, 2))
+    assert made.status(1)["runs"][0]["absent"] == []
+    end(made)
+    assert run not in made._running
+
+
+def test_a_run_file_that_could_not_be_sent_to_an_agent_is_refused(made):
+    for silo in SPEC.silo_names:
+        arrive(made, silo)
+    # Each letter takes two bytes here, and six in a message.
+    notes = {"layers": [4], "notes": "\u00e9" * 700_000}
+    large = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"params": notes})})
+    job = replace(validation.resolved(SPEC, made._plugins, made.folder("nowhere")), spec=large)
+    with pytest.raises(TransportError, match="message of"):
+        made.submit(job, "ann")
+    assert statuses(made) == []
+
+
+def test_a_coordinator_that_is_killed_while_a_run_starts_finds_it_again(made, monkeypatch):
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    for silo in SPEC.silo_names:
+        arrive(made, silo)
+    monkeypatch.setattr(coordinator, "start", killed)
+    with pytest.raises(KeyboardInterrupt):
+        submit(made)
+    monkeypatch.undo()
+    made._recover()
+    assert statuses(made) == ["interrupted"]
+
+
+def test_a_spec_of_another_version_can_be_listed_and_fails_alone(made):
+    for silo in SPEC.silo_names:
+        arrive(made, silo)
+    first = submit(made)
+    old = submit(made)
+    made._store._database.execute(
+        "UPDATE runs SET spec = json_set(spec, '$.rounds', 0) WHERE id = ?", (old,)
+    )
+    assert [run["rounds"] for run in made.status(5)["runs"]] == [2, 0]
+    third = submit(made)
+    end(made)
+    assert [made.stored(run).status for run in (first, old, third)] == [
+        "completed",
+        "failed",
+        "running",
+    ]
+    assert "none of this version" in made.stored(old).error["message"]
+
+
+def test_only_so_many_messages_wait_at_once(made):
+    made.loop.stopping = True  # so that _take gives up in place of waiting
+    for _ in range(3):
+        for i in range(coordinator.MAX_WAITING + 2):
+            made._take(Left("cleveland", "x", stream=i))
+        assert made.loop._tasks.qsize() == coordinator.MAX_WAITING
+        for _ in range(coordinator.MAX_WAITING):
+            made.loop.turn(None)
+        assert made.loop._tasks.qsize() == 0
