@@ -30,5 +30,6 @@ for _command in (
     operator.logs,
     operator.stop,
     operator.fetch,
+    operator.remove,
 ):
     cli.add_command(_command)

@@ -1,4 +1,4 @@
-"""What an operator does with a coordinator: submit, status, logs, stop, fetch."""
+"""What an operator does with a coordinator: submit, status, logs, stop, fetch, remove."""
 
 from __future__ import annotations
 
@@ -144,6 +144,16 @@ def stop(operator: Operator, run: str, as_json: bool) -> None:
     answer = operator.stop(run)
     said = f"{answer['run']} was {answer['was']}, and is ended"
     click.echo(json.dumps(answer) if as_json else said)
+
+
+@click.command()
+@click.argument("run")
+@_calls
+@JSON
+def remove(operator: Operator, run: str, as_json: bool) -> None:
+    """Have the coordinator forget RUN, which is over, and remove its folder."""
+    answer = operator.remove(run)
+    click.echo(json.dumps(answer) if as_json else f"{answer['run']} is removed")
 
 
 @click.command()

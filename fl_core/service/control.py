@@ -24,7 +24,7 @@ HELLO, ENDED = 1, 2
 START, STOP = 3, 4
 """The coordinator's: take part in a run; take no more part in it."""
 
-SUBMIT, STATUS, LOGS, STOP_RUN, FETCH = 16, 17, 18, 19, 20
+SUBMIT, STATUS, LOGS, STOP_RUN, FETCH, REMOVE = 16, 17, 18, 19, 20, 21
 """An operator's requests."""
 ANSWER, PART, ERROR = 32, 33, 34
 """What answers them: an object, a part of a file or log, the error that ends it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from fl_core.errors import (
     StorageError,
     TransportError,
 )
+from fl_core.files import storing
 from fl_core.job import Job
 from fl_core.plugins import Plugins
 from fl_core.role import RoleConfig
@@ -229,6 +231,19 @@ class Coordinator:
         else:
             raise ServiceError(f"run {run_id} is {run.status}", "there is nothing to stop")
         _log.info("run %s: stopped by %s", run_id, operator)
+        return {"run": run_id, "was": run.status}
+
+    def remove(self, run_id: str, operator: str) -> dict[str, Any]:
+        """Forget a run that is over, and remove its folder. Raises ServiceError for another."""
+        run = self.stored(run_id)
+        if run.status in (store.QUEUED, store.RUNNING):
+            raise ServiceError(f"run {run_id} is {run.status}", f"`fl stop {run_id}` first")
+        folder = self.folder(run_id)
+        if folder.exists():
+            with storing(folder):
+                shutil.rmtree(folder)
+        self._store.remove(run_id)
+        _log.info("run %s: removed by %s", run_id, operator)
         return {"run": run_id, "was": run.status}
 
     def stored(self, run_id: str) -> StoredRun:

@@ -50,6 +50,7 @@ class Operations:
             control.LOGS: self._logs,
             control.STOP_RUN: self._stop,
             control.FETCH: self._fetch,
+            control.REMOVE: self._remove,
         }
 
     def answer(self, operator: Party, request: Frame, alive: Alive) -> Iterator[Frame]:
@@ -83,6 +84,10 @@ class Operations:
     def _stop(self, operator: str, body: dict[str, Any], alive: Alive) -> Iterator[Frame]:
         run_id = _OfRun.model_validate(body).run
         yield self._ask(lambda: self._coordinator.stop_run(run_id, operator))
+
+    def _remove(self, operator: str, body: dict[str, Any], alive: Alive) -> Iterator[Frame]:
+        run_id = _OfRun.model_validate(body).run
+        yield self._ask(lambda: self._coordinator.remove(run_id, operator))
 
     def _logs(self, operator: str, body: dict[str, Any], alive: Alive) -> Iterator[Frame]:
         """The aggregator's log; followed, until the run is over."""

@@ -64,6 +64,10 @@ class Operator:
         """End a run, or take it from the queue."""
         return self._ask(control.STOP_RUN, {"run": run_id})
 
+    def remove(self, run_id: str) -> dict[str, Any]:
+        """Have a run that is over forgotten, and its folder removed."""
+        return self._ask(control.REMOVE, {"run": run_id})
+
     def logs(self, run_id: str, follow: bool) -> Iterator[bytes]:
         """The log of a run's aggregator, in parts; followed, until the run is over."""
         for frame in self._call(control.LOGS, {"run": run_id, "follow": follow}):

@@ -169,6 +169,10 @@ class Store:
             (status, time.time(), told, run_id),
         )
 
+    def remove(self, run_id: str) -> None:
+        """Forget a run."""
+        self._change("DELETE FROM runs WHERE id = ?", (run_id,))
+
     def run(self, run_id: str) -> StoredRun | None:
         """A run by its id."""
         return next(iter(self._runs("WHERE id = ?", run_id)), None)

@@ -215,7 +215,7 @@ class Server:
             stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             stream.context.set_details(error.message)
         except grpc.RpcError as error:
-            reason = channel.printable(str(error)) or type(error).__name__
+            reason = channel.printable(str(error)) or "the connection broke off"
             left = Left(silo, reason, stream=stream.number)
         except Exception as error:  # noqa: BLE001 - a thread's last resort: its end must be told
             _log.exception("stream of silo %s", silo)

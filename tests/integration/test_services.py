@@ -204,8 +204,8 @@ def test_what_cannot_be_run_is_refused_at_once_and_nothing_is_queued(
         assert "Traceback" not in refused.err
         assert "what to do:" in refused.err
     assert federation.status()["runs"] == []
-    for command in (("stop",), ("fetch",), ("logs",)):
-        refused = federation.fl(*command, "nothing-20260101-000000-00000000")
+    for command in ("stop", "fetch", "logs", "remove"):
+        refused = federation.fl(command, "nothing-20260101-000000-00000000")
         assert refused.code == 20
         assert "no run" in refused.err
     # A silo that lacks the model: its agent runs without the plugin.
@@ -246,6 +246,8 @@ def test_runs_wait_for_their_turn_and_can_be_stopped(federation: Services, tmp_p
     assert federation.wait_status(third, "completed", "failed")["status"] == "completed"
     assert federation.run(second)["status"] == "interrupted"
     assert federation.fl("stop", third).code == 20
+    assert federation.fl("remove", second).out == f"{second} is removed\n"
+    assert second not in federation.fl("status").out
     assert federation.fl("fetch", slow).code == 0
     manifest = json.loads((tmp_path / "runs" / slow / "manifest.json").read_text())
     assert manifest["status"] == "interrupted"

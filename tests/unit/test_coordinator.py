@@ -248,6 +248,22 @@ def test_a_run_can_be_stopped_once(made):
             made.stop_run(run, "ann")
 
 
+def test_only_a_run_that_is_over_can_be_removed(made):
+    for silo in SPEC.silo_names:
+        arrive(made, silo)
+    first, second = submit(made), submit(made)
+    for run in (first, second):
+        with pytest.raises(ServiceError, match=r"is (running|queued)"):
+            made.remove(run, "ann")
+    end(made)
+    assert made.folder(first).exists()
+    assert made.remove(first, "ann") == {"run": first, "was": "completed"}
+    assert not made.folder(first).exists()
+    assert [run["run"] for run in made.status(5)["runs"]] == [second]
+    with pytest.raises(ServiceError, match="no run"):
+        made.remove(first, "ann")
+
+
 @pytest.mark.parametrize(
     "frame",
     [
