@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import re
 import socket
 import ssl
 import urllib.request
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import quote, urlsplit
 
 import yaml
 
@@ -26,7 +27,10 @@ SECONDS = 5.0
 """For each step: connect, TLS handshake, answer."""
 VARIABLE = "KUBECONFIG"
 _PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[\w:-][\w.:%-]*", re.ASCII)
+_SECRET = re.compile(r"//[^/]*@")
 _ANOTHER = f"name another file with {VARIABLE} or `pulumi config set kubeconfig FILE`"
+_CORRECT = f"correct the file, or {_ANOTHER}"
 
 
 class ClusterError(FlError):
@@ -36,11 +40,42 @@ class ClusterError(FlError):
 
 
 @dataclass(frozen=True)
+class _Address:
+    """Of a server or a proxy; all of it is ASCII, as it is sent."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def of(cls, text: str) -> _Address:
+        """Raises ValueError."""
+        url = urlsplit(text)
+        if url.scheme not in _PORTS or url.port == 0:
+            raise ValueError(text)
+        port = url.port or _PORTS[url.scheme]
+        path = quote(url.path, safe="/%:@!$&'()*+,;=")
+        return cls(url.scheme, _host(url.hostname or ""), port, path)
+
+    @property
+    def place(self) -> str:
+        """Host and port, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.place}{self.path}"
+
+
+@dataclass(frozen=True)
 class _Server:
     """A cluster as a context of a kubeconfig names it."""
 
     context: str
-    url: SplitResult
+    address: _Address
+    name: str
+    """What its certificate must be for."""
+    proxy: _Address | None
     entry: Mapping[str, Any]
     folder: Path
     """What relative paths in the kubeconfig are relative to."""
@@ -59,7 +94,10 @@ def kubeconfig(configured: str | None) -> str | None:
             f"{VARIABLE} names more than one file: {named}",
             f"name one of them in {VARIABLE} or with `pulumi config set kubeconfig FILE`",
         )
-    return str(ROOT / Path(named).expanduser())
+    try:
+        return str(ROOT / Path(named).expanduser())
+    except RuntimeError as error:
+        raise ClusterError(f"there is no home folder for {named}", _ANOTHER) from error
 
 
 def check(path: str | None, context: str | None) -> None:
@@ -70,35 +108,75 @@ def check(path: str | None, context: str | None) -> None:
     file = Path(path) if path else Path.home() / ".kube" / "config"
     if path is None and not file.exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
         return  # in a pod, whose own service account the provider takes
-    server = _server(file, context)
-    if server.url.scheme not in _PORTS or not server.url.hostname:
-        raise ClusterError(
-            f"{file}: the server of context {server.context!r} is {server.url.geturl()!r}",
-            "it must be an address such as https://HOST:PORT",
-        )
-    _ask(file, server)
+    _ask(file, _server(file, context))
 
 
 def _server(file: Path, context: str | None) -> _Server:
+    """Raises ClusterError for whatever in the file could not be used later."""
     content = _content(file)
-    name = context or content.get("current-context")
+    name = context or _name(file, "current-context", content.get("current-context"))
     if not name:
         raise ClusterError(
             f"{file} has no current context",
             "choose one: `kubectl config use-context NAME` or `pulumi config set context NAME`",
         )
-    contexts = _named(content, "contexts", "context")
+    contexts = _named(file, content, "contexts", "context")
     if name not in contexts:
-        remedy = nearest(str(name), list(contexts))
+        remedy = nearest(name, list(contexts))
         raise ClusterError(f"{file} has no context {name!r}", f"{remedy}; or {_ANOTHER}")
-    clusters = _named(content, "clusters", "cluster")
-    entry = clusters.get(contexts[name].get("cluster"))
+    clusters = _named(file, content, "clusters", "cluster")
+    cluster = _name(file, f"the cluster of context {name!r}", contexts[name].get("cluster"))
+    entry = clusters.get(cluster)
     if entry is None or not isinstance(entry.get("server"), str):
+        raise ClusterError(f"{file}: context {name!r} leads to no cluster with a server", _CORRECT)
+    try:
+        address = _Address.of(entry["server"])
+    except ValueError as error:
         raise ClusterError(
-            f"{file}: context {name!r} leads to no cluster with a server",
-            f"correct the file, or {_ANOTHER}",
+            f"{file}: the server of context {name!r} is {_shown(entry['server'])}",
+            "it must be an address such as https://HOST:PORT",
+        ) from error
+    what = f"the tls-server-name of context {name!r}"
+    expected = _name(file, what, entry.get("tls-server-name"))
+    try:
+        expected = _host(expected) if expected else address.host
+    except ValueError as error:
+        raise ClusterError(f"{file}: {what} is no name: {expected!r:.200}", _CORRECT) from error
+    return _Server(name, address, expected, _proxy(file, name, address, entry), entry, file.parent)
+
+
+def _proxy(
+    file: Path, context: str, address: _Address, entry: Mapping[str, Any]
+) -> _Address | None:
+    """The proxy that the kubeconfig or the system names."""
+    named = _name(file, f"the proxy-url of context {context!r}", entry.get("proxy-url"))
+    if not named and not urllib.request.proxy_bypass(address.host):
+        named = urllib.request.getproxies().get(address.scheme, "")
+    if not named:
+        return None
+    try:
+        proxy = _Address.of(named)
+    except ValueError:
+        proxy = None
+    if proxy is None or proxy.scheme != "http":
+        raise ClusterError(
+            f"{file}: context {context!r} needs the proxy {_shown(named)}",
+            "only proxies with an address such as http://HOST:PORT are taken",
         )
-    return _Server(str(name), urlsplit(entry["server"]), entry, file.parent)
+    return proxy
+
+
+def _host(name: str) -> str:
+    """A host's name as it is asked for, in ASCII. Raises ValueError, as UnicodeError is one."""
+    plain = name.encode("idna").decode("ascii")
+    if not _HOST.fullmatch(plain):
+        raise ValueError(name)
+    return plain
+
+
+def _shown(address: str) -> str:
+    """An address for a message: one line, and without a password."""
+    return f"{_SECRET.sub('//', address)!r:.200}"
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -118,26 +196,38 @@ def _content(file: Path) -> dict[str, Any]:
     return content
 
 
-def _named(content: Mapping[str, Any], kind: str, inner: str) -> dict[Any, dict[str, Any]]:
+def _named(
+    file: Path, content: Mapping[str, Any], kind: str, inner: str
+) -> dict[str, dict[str, Any]]:
     """A kubeconfig's list of pairs of name and entry."""
     listed = content.get(kind)
     return {
-        one.get("name"): one[inner]
-        for one in (listed if isinstance(listed, list) else [])
+        _name(file, f"{kind}[{i}].name", one.get("name")): one[inner]
+        for i, one in enumerate(listed if isinstance(listed, list) else [])
         if isinstance(one, dict) and isinstance(one.get(inner), dict)
     }
 
 
+def _name(file: Path, what: str, value: Any) -> str:
+    """A name in the file, empty if there is none. Raises ClusterError.
+
+    As kubectl does, it takes as text what YAML reads as a number.
+    """
+    name = "" if value is None else str(value)
+    if isinstance(value, str | int | float | None) and name.isprintable():
+        return name
+    raise ClusterError(f"{file}: {what} is no name: {value!r:.200}", _CORRECT)
+
+
 def _ask(file: Path, server: _Server) -> None:
     """Ask for the server's version; what it answers does not matter."""
-    where = f"the cluster of context {server.context!r} ({server.url.geturl()})"
+    where = f"the cluster of context {server.context!r} ({server.address})"
     running = "is it running, and is this machine allowed to reach it?"
-    host = str(server.url.hostname)
     try:
         with _connected(server) as connection:
-            if server.url.scheme == "https":
-                name = server.entry.get("tls-server-name") or host
-                with _trusting(file, server).wrap_socket(connection, server_hostname=name) as tls:
+            if server.address.scheme == "https":
+                trust = _trusting(file, server)
+                with trust.wrap_socket(connection, server_hostname=server.name) as tls:
                     said = _said(tls, server)
             else:
                 said = _said(connection, server)
@@ -148,12 +238,16 @@ def _ask(file: Path, server: _Server) -> None:
             "(such as `kind export kubeconfig`)",
         ) from error
     except socket.gaierror as error:
+        host = (server.proxy or server.address).host
         raise ClusterError(f"{where} has a name that leads nowhere: {host}", running) from error
     except TimeoutError as error:
         raise ClusterError(f"{where} has not answered in {SECONDS:.0f} s", running) from error
     except (OSError, http.client.HTTPException) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise ClusterError(f"{where} does not answer: {text}", running) from error
+    except (ValueError, TypeError) as error:
+        # What _server has let through and a library does not take; UnicodeError is a ValueError.
+        raise ClusterError(f"{file}: {where} cannot be asked: {error}", _CORRECT) from error
     if not said.startswith(b"HTTP/"):
         raise ClusterError(
             f"{where} does not speak HTTP", f"correct the server's address, or {_ANOTHER}"
@@ -161,20 +255,11 @@ def _ask(file: Path, server: _Server) -> None:
 
 
 def _connected(server: _Server) -> socket.socket:
-    """A connection to the server, through the proxy that the kubeconfig or the system names."""
-    host, port = str(server.url.hostname), server.url.port or _PORTS[server.url.scheme]
-    proxy = server.entry.get("proxy-url")
-    if not proxy and not urllib.request.proxy_bypass(host):
-        proxy = urllib.request.getproxies().get(server.url.scheme)
-    if not proxy:
+    """A connection to the server, through its proxy if it has one."""
+    host, port = server.address.host, server.address.port
+    if server.proxy is None:
         return socket.create_connection((host, port), SECONDS)
-    through = urlsplit(str(proxy))
-    if through.scheme != "http" or not through.hostname:
-        raise ClusterError(
-            f"context {server.context!r} needs the proxy {through.hostname}",
-            "only proxies with an address such as http://HOST:PORT are taken",
-        )
-    tunnel = http.client.HTTPConnection(through.hostname, through.port or 80, timeout=SECONDS)
+    tunnel = http.client.HTTPConnection(server.proxy.host, server.proxy.port, timeout=SECONDS)
     tunnel.set_tunnel(host, port)
     tunnel.connect()
     return tunnel.sock
@@ -208,8 +293,8 @@ def _trusting(file: Path, server: _Server) -> ssl.SSLContext:
 def _said(connection: socket.socket, server: _Server) -> bytes:
     """The first bytes of the answer."""
     connection.settimeout(SECONDS)
-    path = f"{server.url.path.rstrip('/')}/version"
-    host = server.url.netloc.rpartition("@")[2]
+    path = f"{server.address.path.rstrip('/')}/version"
+    host = server.address.place
     request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     connection.sendall(request.encode("ascii"))
     said = b""

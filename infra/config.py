@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from fl_core.errors import FlError
 from fl_core.fields import Strict, field_error
@@ -25,6 +25,7 @@ SEE = "infra/README.md has every key"
 LONGEST_LABEL = 63
 _IMAGE = re.compile(r"[a-z0-9][\w.:/-]{0,400}(@sha256:[0-9a-f]{64})?")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([\w.-]{0,100}[A-Za-z0-9])?", re.ASCII)
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _TEXT = (str, str | None)
 _QUANTITY = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)([A-Za-z]{0,2})")
 _CPU_UNITS = {"": Decimal(1), "m": Decimal("0.001")}
@@ -91,6 +92,14 @@ def _is_silo(name: str) -> str:
     return _is_label(name)
 
 
+def _is_excluded(whom: str) -> str:
+    if not _FINGERPRINT.fullmatch(whom) and (whom in RESERVED or not SILO_NAME.fullmatch(whom)):
+        raise ValueError(
+            "must be a silo's name or a certificate's SHA-256, 64 lower-case hexadecimal digits"
+        )
+    return whom
+
+
 def _is_image(reference: str) -> str:
     if not _IMAGE.fullmatch(reference):
         raise ValueError("must be an image such as registry.example/fl-silos@sha256:DIGEST")
@@ -140,11 +149,22 @@ class Resources(Strict):
                 getattr(amounts, name) or "0" for amounts in (merged.requests, merged.limits)
             )
             if amount(request) > amount(limit):
-                raise ValueError(
-                    f"resources: the request of {name} ({request}) is over its limit ({limit}): "
-                    "set both"
-                )
+                raise ValueError(f"the request of {name} ({request}) is over its limit ({limit})")
         return merged
+
+
+def _by_slots(slots: int) -> Resources:
+    """The default of a coordinator or an agent, which may have ``slots`` runs at once.
+
+    It has 300 MB at most by itself, and a run adds up to a core and 700 MB.
+    """
+    mebibytes = 512 + 512 * slots
+    # As Kubernetes writes it, which otherwise gives back another text than it was given.
+    memory = f"{mebibytes}Mi" if mebibytes % 1024 else f"{mebibytes // 1024}Gi"
+    return Resources(
+        requests=Amounts(cpu="100m", memory=memory),
+        limits=Amounts(cpu=str(1 + slots), memory=f"{1 + slots}Gi"),
+    )
 
 
 class Storage(Strict):
@@ -164,39 +184,12 @@ class Aggregator(Strict):
     storage: Storage = Storage()
     resources: Resources = Resources()
 
-    @property
-    def all_resources(self) -> Resources:
-        """With defaults: a run adds up to a core and 700 MB to the coordinator's own 300 MB."""
-        default = Resources(
-            requests=Amounts(cpu="100m", memory=f"{512 + 512 * self.slots}Mi"),
-            limits=Amounts(cpu=str(1 + self.slots), memory=f"{1 + self.slots}Gi"),
-        )
-        return self.resources.over(default)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Aggregator:
-        _ = self.all_resources
-        return self
-
 
 class Agents(Strict):
     """The agents, one a silo."""
 
     scratch: Memory = Field(default="4Gi", examples=["20Gi"])
     resources: Resources = Resources()
-
-    @property
-    def all_resources(self) -> Resources:
-        """With defaults: an agent has 150 MB, and a run adds up to a core and 700 MB."""
-        default = Resources(
-            requests=Amounts(cpu="100m", memory="1Gi"), limits=Amounts(cpu="2", memory="2Gi")
-        )
-        return self.resources.over(default)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Agents:
-        _ = self.all_resources
-        return self
 
 
 class Silo(Strict):
@@ -221,11 +214,23 @@ class Config(Strict):
     )
     aggregator: Aggregator = Aggregator()
     agents: Agents = Agents()
-    exclude: tuple[SiloName, ...] = Field(default=(), max_length=1024, examples=[["north"]])
+    exclude: tuple[Annotated[str, AfterValidator(_is_excluded)], ...] = Field(
+        default=(), max_length=1024, examples=[["north"]]
+    )
     kubeconfig: str | None = Field(
         default=None, min_length=1, max_length=4000, examples=["kubeconfig"]
     )
     context: str | None = Field(default=None, min_length=1, max_length=1000, examples=["kind-kind"])
+
+    @property
+    def aggregator_resources(self) -> Resources:
+        """With defaults."""
+        return self.aggregator.resources.over(_by_slots(self.aggregator.slots))
+
+    @property
+    def agent_resources(self) -> Resources:
+        """With defaults; an agent takes part in as many runs as the coordinator has."""
+        return self.agents.resources.over(_by_slots(self.aggregator.slots))
 
     def namespace(self, party: str) -> str:
         """The namespace of a silo, or of the aggregator."""
@@ -255,6 +260,7 @@ def load() -> Config:
     except ValidationError as error:
         raise field_error(error, content, keys(), ConfigError, Config, SEE) from error
     _check_names(config)
+    _check_resources(config)
     if "@sha256:" not in config.image and pulumi.get_stack() != LOCAL:
         raise ConfigError(
             f"{keys().where(['image'])}: {config.image!r} has no digest, and what a tag names may "
@@ -320,3 +326,16 @@ def _check_names(config: Config) -> None:
                 "would be turned away for ever",
                 "take it out of one of the two",
             )
+
+
+def _check_resources(config: Config) -> None:
+    """Raise ConfigError for a request above its limit, once the defaults are there."""
+    default = _by_slots(config.aggregator.slots)
+    for name, service in (("aggregator", config.aggregator), ("agents", config.agents)):
+        try:
+            service.resources.over(default)
+        except ValueError as error:
+            raise ConfigError(
+                f"{keys().where([name, 'resources'])}: {error}",
+                f"set both; what is not set goes by aggregator.slots ({config.aggregator.slots})",
+            ) from error

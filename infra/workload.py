@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SILO = "silo"
 COORDINATOR, AGENT = "coordinator", "agent"
 CONTROL_PORT = 8440
+POD_IDENTITY = ("169.254.170.23/32", "fd00:ec2::23/128")
 DATA, STATE = "data", "state"
 # A role gets 5 s to end, and the coordinator then writes the report of each run.
 COORDINATOR_GRACE_SECONDS, AGENT_GRACE_SECONDS = 60, 30
@@ -98,7 +99,7 @@ class Aggregator(Party):
                 "template": pod.template(
                     COORDINATOR,
                     self.config,
-                    ours.all_resources,
+                    self.config.aggregator_resources,
                     self.checksums,
                     ports,
                     [
@@ -157,7 +158,7 @@ class SiloParty(Party):
         ]
         egress = [_to_coordinator(config), _to_dns()]
         if files is None:
-            egress.append(_to_s3())
+            egress += [_to_s3(), _to_credentials()]
         else:
             self.secret(DATA, "Opaque", files, _unguessable(files, identity.key))
             volumes.append(pod.secret(DATA, pod.DATA_FOLDER))
@@ -174,7 +175,7 @@ class SiloParty(Party):
                 "template": pod.template(
                     AGENT,
                     config,
-                    config.agents.all_resources,
+                    config.agent_resources,
                     self.checksums,
                     {},
                     volumes,
@@ -222,6 +223,14 @@ def _to_dns() -> NetworkPolicyEgressRuleArgsDict:
 def _to_s3() -> NetworkPolicyEgressRuleArgsDict:
     """S3's addresses change, and a network policy knows no names."""
     return {"ports": [{"protocol": "TCP", "port": 443}]}
+
+
+def _to_credentials() -> NetworkPolicyEgressRuleArgsDict:
+    """EKS Pod Identity's agent, on the pod's own node; elsewhere nothing has these addresses."""
+    return {
+        "to": [{"ip_block": {"cidr": cidr}} for cidr in POD_IDENTITY],
+        "ports": [{"protocol": "TCP", "port": 80}],
+    }
 
 
 def _unguessable(files: Files, key: pulumi.Output[str]) -> pulumi.Output[str]:

@@ -52,6 +52,7 @@ def _served(
         def handle(self) -> None:
             try:
                 connection = self.request
+                connection.settimeout(10)
                 if context is not None:
                     connection = context.wrap_socket(connection, server_side=True)
                 if answer is None:
@@ -60,12 +61,14 @@ def _served(
                 connection.recv(1000)
                 connection.sendall(answer)
                 connection.close()
-            except (ssl.SSLError, ConnectionError):
-                pass  # a caller that does not trust the certificate
+            except (ssl.SSLError, ConnectionError, TimeoutError):
+                pass  # a caller that does not trust the certificate, or says nothing
 
     with _running(Handler) as address:
-        yield address
-        over.set()
+        try:
+            yield address
+        finally:
+            over.set()
 
 
 @contextmanager
@@ -73,9 +76,11 @@ def _running(handler: type[socketserver.BaseRequestHandler]) -> Iterator[tuple[s
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield "127.0.0.1", server.server_address[1]
-        server.shutdown()
-        thread.join()
+        try:
+            yield "127.0.0.1", server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +172,34 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
         pass  # the other side has gone
 
 
+def test_a_path_is_sent_in_ascii(write: Write):
+    with _served(ANSWER) as (host, port):
+        cluster.check(write(f"http://{host}:{port}/für alle"), None)
+
+
+def test_a_host_is_asked_for_in_ascii(write: Write, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+    connect = socket.create_connection
+
+    def seen(address: Any, *more: Any) -> socket.socket:
+        asked.append(address[0])
+        return connect(("127.0.0.1", address[1]), *more)
+
+    monkeypatch.setattr(socket, "create_connection", seen)
+    with _served(ANSWER) as (_, port):
+        cluster.check(write(f"http://bücher.invalid:{port}"), None)
+    assert asked == ["xn--bcher-kva.invalid"]
+
+
+def test_a_name_that_yaml_reads_as_a_number_is_a_name(api_server: str, tmp_path: Path):
+    content = kubeconfig(api_server) | {"current-context": 5}
+    content["contexts"][0]["name"] = 5
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(content))
+    cluster.check(str(file), None)
+    cluster.check(str(file), "5")
+
+
 def test_in_a_pod_there_is_no_kubeconfig(home: Path, monkeypatch: pytest.MonkeyPatch):
     (home / ".kube" / "config").unlink()
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
@@ -236,9 +269,58 @@ def test_a_name_that_leads_nowhere(write: Write, monkeypatch: pytest.MonkeyPatch
     assert "has a name that leads nowhere: cluster.invalid; is it running" in line
 
 
-def test_a_proxy_of_a_kind_that_is_not_known(write: Write):
-    line = _told(write("https://127.0.0.1:1", **{"proxy-url": "socks5://127.0.0.1:1"}))
-    assert "only proxies" in line
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://127.0.0.1:1",
+        "http://127.0.0.1:999999",
+        "http://127.0.0.1:x",
+        "http://[::1",
+        "http://a..b:1",
+        "http://:80",
+        "127.0.0.1:1",
+        5,
+    ],
+)
+def test_a_proxy_that_cannot_be_used(write: Write, proxy: Any):
+    path = write("https://127.0.0.1:1", **{"proxy-url": proxy})
+    line = _told(path)
+    assert line.startswith(f"{path}: context 'here' needs the proxy {str(proxy)!r}; only proxies")
+
+
+def test_a_proxy_without_a_port_has_the_schemes(write: Write, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def refused(address: Any, *more: Any) -> socket.socket:
+        asked.append(address)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refused)
+    assert "refused" in _told(write("https://one.invalid", **{"proxy-url": "http://two.invalid"}))
+    assert asked == [("two.invalid", 80)]
+
+
+def test_no_password_is_shown(write: Write):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    proxy = {"proxy-url": "socks5://me:secret@127.0.0.1:1"}
+    assert "secret" not in _told(write(f"https://me:secret@127.0.0.1:{port}"))
+    assert "secret" not in _told(write("https://me:secret@127.0.0.1:99999"))
+    assert "secret" not in _told(write(f"https://127.0.0.1:{port}", **proxy))
+
+
+@pytest.mark.parametrize("fault", [ValueError, TypeError, UnicodeError])
+def test_what_nobody_has_thought_of(
+    write: Write, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+):
+    def broken(*address: Any) -> socket.socket:
+        raise fault("odd")
+
+    monkeypatch.setattr(socket, "create_connection", broken)
+    path = write("https://127.0.0.1:1")
+    line = _told(path)
+    assert line.startswith(f"{path}: the cluster of context 'here' (https://127.0.0.1:1) cannot be")
+    assert "odd; correct the file, or name another" in line
 
 
 # Kubeconfigs
@@ -262,6 +344,35 @@ def test_no_kubeconfig(home: Path):
             "current-context: here\ncontexts: [{name: here, context: {cluster: gone}}]",
             "context 'here' leads to no cluster with a server",
         ),
+        ("current-context: [x]", "current-context is no name: ['x']; correct the file, or name"),
+        ("current-context: {a: 1}", "current-context is no name: {'a': 1}"),
+        ('current-context: "a\\nb"', r"current-context is no name: 'a\nb'"),
+        (
+            "current-context: here\ncontexts: [{name: [a], context: {cluster: one}}]",
+            "contexts[0].name is no name: ['a']",
+        ),
+        (
+            "current-context: here\ncontexts: [{name: here, context: {cluster: [x]}}]",
+            "the cluster of context 'here' is no name: ['x']",
+        ),
+        (
+            "current-context: here\ncontexts: [{name: here, context: {cluster: one}}]\n"
+            "clusters: [{name: [one], cluster: {server: x}}]",
+            "clusters[0].name is no name: ['one']",
+        ),
+        (
+            "current-context: here\ncontexts: [{name: here, context: {cluster: one}}]\n"
+            "clusters: [{name: one, cluster: [x]}]",
+            "context 'here' leads to no cluster with a server",
+        ),
+        (
+            "current-context: here\ncontexts: [{name: here, context: [x]}]",
+            "has no context 'here'",
+        ),
+        (
+            "current-context: here\ncontexts: [{name: 5, context: {}}, {name: x, context: {}}]",
+            "has no context 'here'; available: 5, x",
+        ),
     ],
 )
 def test_a_kubeconfig_that_leads_nowhere(tmp_path: Path, content: str, said: str):
@@ -281,10 +392,50 @@ def test_a_context_that_is_not_there(write: Write, api_server: str):
     assert "has no context 'hero'; did you mean 'here'? available: here; or name another" in line
 
 
-@pytest.mark.parametrize("server", ["127.0.0.1:6443", "ftp://127.0.0.1", "https://"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "127.0.0.1:6443",
+        "ftp://127.0.0.1",
+        "https://",
+        "https://127.0.0.1:99999",
+        "https://127.0.0.1:abc",
+        "https://127.0.0.1:-1",
+        "https://127.0.0.1:0",
+        "https://[::1",
+        "https://[zz]:6443",
+        "https://a..b:6443",
+        "https://.:6443",
+        f"https://{'a' * 64}.example",
+        "https://a℀b:6443",
+        "https://a b:6443",
+        "https://a\0b:6443",
+        "https://a\ud800b:6443",
+        "https://127.0.0.1/\ud800",
+    ],
+)
 def test_a_server_without_an_address(write: Write, server: str):
-    line = _told(write(server))
-    assert f"the server of context 'here' is {server!r}; it must be an address" in line
+    path = write(server)
+    line = _told(path)
+    said = f"{path}: the server of context 'here' is {server!r}; it must be an address such as"
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize("server", [5, [1], {"a": 1}, None, True])
+def test_a_server_that_is_no_text(write: Write, server: Any):
+    assert "context 'here' leads to no cluster with a server" in _told(write(server))
+
+
+@pytest.mark.parametrize("name", ["a..b", ".a", ["a"], "a b", "a" * 64])
+def test_a_name_in_certificates_that_is_none(write: Write, https: str, name: Any):
+    path = write(https, **{"tls-server-name": name})
+    line = _told(path)
+    assert line.startswith(f"{path}: the tls-server-name of context 'here' is no name: {name!r}; ")
+
+
+def test_a_number_for_the_name_in_certificates(write: Write, https: str, authority: Authority):
+    ca = {"certificate-authority-data": _data(authority.certificate)}
+    assert "does not trust" in _told(write(https, **ca, **{"tls-server-name": 5}))
 
 
 def test_where_the_kubeconfig_is(monkeypatch: pytest.MonkeyPatch, home: Path):
@@ -294,6 +445,11 @@ def test_where_the_kubeconfig_is(monkeypatch: pytest.MonkeyPatch, home: Path):
     monkeypatch.setenv("KUBECONFIG", "/two")
     assert cluster.kubeconfig(None) == "/two"
     assert cluster.kubeconfig("/one") == "/one"
+
+
+def test_a_home_that_is_not_there():
+    with pytest.raises(ClusterError, match="there is no home folder for ~nobody-here/config"):
+        cluster.kubeconfig("~nobody-here/config")
 
 
 def test_two_kubeconfigs_are_one_too_many(monkeypatch: pytest.MonkeyPatch):

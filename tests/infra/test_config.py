@@ -137,8 +137,18 @@ CASES: dict[str, tuple[Config, str, str]] = {
     ),
     "a limit below the request": (
         {"agents": {"resources": {"limits": {"memory": "512Mi"}}}},
-        "agents",
-        r"request of memory \(1Gi\) is over its limit \(512Mi\): set both",
+        "agents.resources",
+        r"request of memory \(1Gi\) is over its limit \(512Mi\); set both",
+    ),
+    "a limit below what the slots need": (
+        {"aggregator": {"slots": 4}, "agents": {"resources": {"limits": {"memory": "2Gi"}}}},
+        "agents.resources",
+        r"request of memory \(2560Mi\) is over its limit \(2Gi\); set both.*aggregator.slots \(4\)",
+    ),
+    "a limit of the aggregator below its request": (
+        {"aggregator": {"resources": {"requests": {"cpu": 3}}}},
+        "aggregator.resources",
+        r"request of cpu \(3\) is over its limit \(2\); set both",
     ),
     "an excluded silo that is named": (
         {"exclude": ["west", "north"]},
@@ -146,6 +156,27 @@ CASES: dict[str, tuple[Config, str, str]] = {
         r"'north' is silos\[0\], whose agent would be turned away",
     ),
     "an excluded name that is none": ({"exclude": ["North"]}, "exclude[0]", "lower-case"),
+    "an excluded name that no silo has": (
+        {"exclude": ["aggregator"]},
+        "exclude[0]",
+        "a silo's name or a certificate's SHA-256",
+    ),
+    "a fingerprint in capital letters": (
+        {"exclude": ["west", "AB" * 32]},
+        "exclude[1]",
+        "a certificate's SHA-256, 64 lower-case hexadecimal digits",
+    ),
+    "a fingerprint with colons": (
+        {"exclude": [":".join(["ab"] * 32)]},
+        "exclude[0]",
+        "64 lower-case hexadecimal digits",
+    ),
+    "a fingerprint that is too long": ({"exclude": ["ab" * 33]}, "exclude[0]", "64 lower-case"),
+    "a fingerprint without quotes": (
+        {"exclude": [int("12" * 32)]},
+        "exclude[0]",
+        "write it in quotes",
+    ),
     "a path that is not there": (
         _silos({"name": "south", "data": "no/such.csv"}),
         "silos[1].data",
@@ -289,10 +320,40 @@ def test_what_is_given_is_used(federation: Config):
     pod = made.of("Deployment", "north-agent").properties["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"] == {
         "requests": {"cpu": "100m", "memory": "3Gi"},
-        "limits": {"cpu": "2", "memory": "6Gi"},
+        "limits": {"cpu": "3", "memory": "6Gi"},
     }
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes["state"]["emptyDir"] == {"sizeLimit": "40Gi"}
+
+
+@pytest.mark.parametrize(
+    ("service", "kind"), [("coordinator", "StatefulSet"), ("agent", "Deployment")]
+)
+@pytest.mark.parametrize(
+    ("slots", "request_", "limit", "cpu"),
+    [(1, "1Gi", "2Gi", "2"), (2, "1536Mi", "3Gi", "3"), (32, "16896Mi", "33Gi", "33")],
+)
+def test_resources_go_by_slots(
+    federation: Config, service: str, kind: str, slots: int, request_: str, limit: str, cpu: str
+):
+    made = record(federation | {"aggregator": {"slots": slots}})
+    party = {"coordinator": "aggregator", "agent": "north"}[service]
+    pod = made.of(kind, f"{party}-{service}").properties["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"] == {
+        "requests": {"cpu": "100m", "memory": request_},
+        "limits": {"cpu": cpu, "memory": limit},
+    }
+
+
+def test_one_certificate_can_be_excluded(federation: Config):
+    exclude = ["west", "0a" * 32, "ff" * 32]
+    made = record(federation | {"exclude": exclude})
+    settings = made.of("ConfigMap", "aggregator-coordinator").properties["data"]
+    assert settings["FL_EXCLUDE"] == " ".join(exclude)
+    options = {option.name: option for option in coordinator.params}
+    context = click.Context(coordinator)
+    given = options["exclude"].type_cast_value(context, settings["FL_EXCLUDE"].split())
+    assert list(given) == exclude
 
 
 def test_keys_of_others_are_no_concern(federation: Config):

@@ -318,9 +318,17 @@ def test_an_agent_reaches_the_coordinator_and_dns(recording: Recording):
 
 
 def test_only_an_agent_whose_data_is_in_s3_reaches_it(recording: Recording):
-    https = {"ports": [{"protocol": "TCP", "port": 443}]}
-    assert https in _policy(recording, "south-agent")["egress"]
-    assert https not in _policy(recording, "north-agent")["egress"]
+    *others, https, credentials = _policy(recording, "south-agent")["egress"]
+    assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
+    # EKS Pod Identity's agent, on the pod's own node
+    assert credentials == {
+        "to": [
+            {"ipBlock": {"cidr": "169.254.170.23/32"}},
+            {"ipBlock": {"cidr": "fd00:ec2::23/128"}},
+        ],
+        "ports": [{"protocol": "TCP", "port": 80}],
+    }
+    assert _policy(recording, "north-agent")["egress"] == others
 
 
 # Data and secrets
