@@ -6,7 +6,6 @@ import logging
 import math
 import multiprocessing
 import shutil
-import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +19,10 @@ from fl_core.files import storing
 from fl_core.launch import RoleProcess
 from fl_core.plugins import Plugins
 from fl_core.role import RoleConfig
-from fl_core.runs import RUN_ID
+from fl_core.runs import DEFAULT_ROOT, RUN_ID
 from fl_core.service import control, validation
-from fl_core.service.coordinator import RUNS_FOLDER
 from fl_core.service.health import Health
-from fl_core.service.loop import Loop
+from fl_core.service.loop import Loop, in_thread
 from fl_core.spec import RunSpec
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.client import Client
@@ -175,9 +173,7 @@ class Agent:
             return
         self._roles[start.run] = role
         _log.info("run %s: taking part", start.run)
-        threading.Thread(
-            target=self._follow, args=(start.run, role), name=f"follow-{start.run}", daemon=True
-        ).start()
+        in_thread(f"follow-{start.run}", partial(self._follow, start.run, role))
 
     def _config(self, start: _Start, spec: RunSpec) -> RoleConfig:
         folder = self._folder(start.run)
@@ -197,12 +193,12 @@ class Agent:
         )
 
     def _folder(self, run_id: str) -> Path:
-        return self._settings.folder / RUNS_FOLDER / run_id
+        return self._settings.folder / DEFAULT_ROOT / run_id
 
     def _clean(self) -> None:
         """Remove rows that a killed role has left behind, and the oldest runs' logs."""
         folders = sorted(
-            (self._settings.folder / RUNS_FOLDER).glob("*"), key=lambda path: path.stat().st_mtime
+            (self._settings.folder / DEFAULT_ROOT).glob("*"), key=lambda path: path.stat().st_mtime
         )
         for folder in folders:
             own_data.clear(folder)

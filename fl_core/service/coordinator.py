@@ -8,7 +8,6 @@ import multiprocessing
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from fl_core.plugins import Plugins
 from fl_core.role import RoleConfig
 from fl_core.service import control, store
 from fl_core.service.health import Health
-from fl_core.service.loop import Loop
+from fl_core.service.loop import Loop, in_thread
 from fl_core.service.running import Running, start
 from fl_core.service.store import Store, StoredRun, StoredSilo
 from fl_core.spec import RunSpec, as_message
@@ -47,7 +46,6 @@ LAST_WORDS_SECONDS = 5.0
 """How long a run may go on after a silo's role has failed, for the aggregator to tell why."""
 MAX_WAITING = 16
 """Agents' messages that wait to be handled; whoever sends more waits with them."""
-RUNS_FOLDER = "runs"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Settings:
     slots: int
     health: tuple[str, int]
     excluded: frozenset[str] = frozenset()
-    """Silos that are turned away, whatever their certificate says."""
+    """Silos by name, and certificates of any party by SHA-256, that are turned away."""
 
     def run_port(self, slot: int) -> int:
         """Where a slot's aggregator listens: above the control port, or anywhere if that is 0."""
@@ -194,9 +192,7 @@ class Coordinator:
                 run.as_dict()
                 | {
                     "round": running.round if running else None,
-                    "absent": self._absent(run.silo_names)
-                    if run.status in (store.QUEUED, store.RUNNING)
-                    else [],
+                    "absent": [] if run.over else self._absent(run.silo_names),
                 }
             )
         silos = [
@@ -236,7 +232,7 @@ class Coordinator:
     def remove(self, run_id: str, operator: str) -> dict[str, Any]:
         """Forget a run that is over, and remove its folder. Raises ServiceError for another."""
         run = self.stored(run_id)
-        if run.status in (store.QUEUED, store.RUNNING):
+        if not run.over:
             raise ServiceError(f"run {run_id} is {run.status}", f"`fl stop {run_id}` first")
         folder = self.folder(run_id)
         if folder.exists():
@@ -255,7 +251,7 @@ class Coordinator:
 
     def folder(self, run_id: str) -> Path:
         """A run's folder; it may not exist."""
-        return self._settings.folder / RUNS_FOLDER / run_id
+        return self._settings.folder / runs.DEFAULT_ROOT / run_id
 
     def _absent(self, silos: list[str] | tuple[str, ...]) -> list[str]:
         return [
@@ -310,7 +306,7 @@ class Coordinator:
             return
         self._running[run.id] = running
         _log.info("run %s: started", run.id)
-        _in_thread(
+        in_thread(
             f"follow-{run.id}",
             lambda: running.follow(
                 lambda event: self.loop.put(partial(self._on_role_event, running, event))
@@ -354,7 +350,7 @@ class Coordinator:
             written = running.write(error, self._context)
             self.loop.put(partial(self._concluded, running, written))
 
-        _in_thread(f"write-{running.stored.id}", write)
+        in_thread(f"write-{running.stored.id}", write)
 
     def _concluded(self, running: Running, error: FlError | None) -> None:
         """A run's folder is complete: it is over."""
@@ -462,7 +458,3 @@ def _start_message(run_id: str, port: int, spec: RunSpec) -> Frame:
     """What tells an agent to take part. Raises TransportError for a spec that is too long."""
     body = {"run": run_id, "port": port, "spec": json.loads(as_message(spec))}
     return control.message(control.START, body)
-
-
-def _in_thread(name: str, task: Callable[[], None]) -> None:
-    threading.Thread(target=task, name=name, daemon=True).start()

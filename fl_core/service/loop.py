@@ -85,3 +85,8 @@ class Loop:
 
     def _stop(self) -> None:
         self.stopping = True
+
+
+def in_thread(name: str, task: Callable[[], None]) -> None:
+    """Do ``task``, which waits for something, in a thread that does not outlive the process."""
+    threading.Thread(target=task, name=name, daemon=True).start()

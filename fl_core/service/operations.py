@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fl_core.errors import FlError, RunFolderError, ServiceError
 from fl_core.plugins import Plugins, described
-from fl_core.service import control, store, validation
+from fl_core.service import control, validation
 from fl_core.service.coordinator import Coordinator
 from fl_core.transport.frames import Frame
 from fl_core.transport.identity import Party
@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 LISTED_RUNS = 50
 FOLLOW_SECONDS = 0.5
 """How often a log that is followed is looked at."""
-_OVER = (store.COMPLETED, store.FAILED, store.INTERRUPTED)
 Alive = Callable[[], bool]
 
 
@@ -99,7 +98,7 @@ class Operations:
             while part := _part(log, place):
                 place += len(part)
                 yield Frame(control.PART, state=part)
-            if not request.follow or run.status in _OVER or not alive():
+            if not request.follow or run.over or not alive():
                 return
             time.sleep(FOLLOW_SECONDS)
 
@@ -108,7 +107,7 @@ class Operations:
         run_id = _OfRun.model_validate(body).run
         run = self._coordinator.loop.ask(lambda: self._coordinator.stored(run_id))
         folder = self._coordinator.folder(run.id)
-        if run.status not in _OVER:
+        if not run.over:
             raise ServiceError(
                 f"run {run.id} is {run.status}", f"wait for its end: `fl logs -f {run.id}`"
             )

@@ -76,6 +76,11 @@ class StoredRun:
     error: dict[str, Any] | None
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended, however it did."""
+        return self.status not in (QUEUED, RUNNING)
+
+    @property
     def spec(self) -> RunSpec:
         """The spec. Raises StorageError when another version of fl-core wrote it."""
         try:
