@@ -3,8 +3,6 @@
 import io
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,21 +10,10 @@ import pytest
 from fl_core.cli import main
 from fl_core.cli.certs import MAX_BYTES
 from fl_core.transport.identity import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Identity
+from tests.integration.conftest import Fl, Outcome
 
 FILES = (CERTIFICATE_FILE, KEY_FILE, CA_FILE)
 WRONG_CALL, STORAGE, CERTIFICATE = 2, 18, 19
-
-
-@dataclass
-class Outcome:
-    """What a command left: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-
-Fl = Callable[..., Outcome]
 
 
 @pytest.fixture
