@@ -43,6 +43,8 @@ from fl_core.transport.server import Answer, Server
 _log = logging.getLogger(__name__)
 MAX_SILOS = 1024
 LAST_WORDS_SECONDS = 5.0
+PRESENCE_SECONDS = 60.0
+"""How often the log says who is here."""
 """How long a run may go on after a silo's role has failed, for the aggregator to tell why."""
 MAX_WAITING = 16
 """Agents' messages that wait to be handled; whoever sends more waits with them."""
@@ -105,6 +107,7 @@ class Coordinator:
         self._context = multiprocessing.get_context("spawn")
         self._store = Store(settings.folder)
         self._serving = False
+        self._tell_at = time.monotonic() + PRESENCE_SECONDS
         self._places = threading.Semaphore(MAX_WAITING)
         self.health = Health(
             settings.health, self.loop, lambda: "" if self._serving else "not listening"
@@ -271,10 +274,18 @@ class Coordinator:
             self._turn()
 
     def _turn(self) -> None:
+        if time.monotonic() >= self._tell_at:
+            self._tell_presence()
         due = [run.give_up for run in self._running.values() if run.give_up is not None]
-        self.loop.turn(min(due, default=None))
+        self.loop.turn(min([*due, self._tell_at]))
         for running in self._running.values():
             running.press()
+
+    def _tell_presence(self) -> None:
+        """Log who is here, for whoever watches the log and not the coordinator."""
+        here = sorted(silo for silo, agent in self._agents.items() if agent.models is not None)
+        _log.info("silos here: %s", " ".join(f"[{silo}]" for silo in here) or "none")
+        self._tell_at = time.monotonic() + PRESENCE_SECONDS
 
     def _schedule(self) -> None:
         """Start the queued runs whose silos are all here, first come first served."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,28 @@ def test_a_run_starts_when_all_its_silos_are_here(made):
     assert sent(made) == []  # nobody is told before the aggregator listens
     tell(made, "listening", port=1234)
     assert sent(made) == [("cleveland", control.START, run), ("hungary", control.START, run)]
+
+
+def test_the_log_says_every_minute_who_is_here(made, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="fl_core")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def lines() -> list[str]:
+        made.loop.put(lambda: None)  # so that a turn does not wait
+        caplog.clear()
+        made._turn()
+        return [text for text in caplog.messages if text.startswith("silos here")]
+
+    assert lines() == []
+    now += coordinator.PRESENCE_SECONDS + 1
+    assert lines() == ["silos here: none"]
+    arrive(made, "hungary")
+    arrive(made, "cleveland")
+    made._on_event(Joined("switzerland", 1, "fingerprint"))  # it has not said hello
+    assert lines() == []
+    now += coordinator.PRESENCE_SECONDS + 1
+    assert lines() == ["silos here: [cleveland] [hungary]"]
 
 
 def test_an_earlier_streams_end_does_not_make_a_silo_absent(made):
