@@ -12,13 +12,14 @@ endif
 BIN := .venv/bin
 UV := $(BIN)/uv
 PYPROJECTS := pyproject.toml plugins/fl-core-mlp/pyproject.toml plugins/fl-core-xgboost/pyproject.toml
+SCAN := build/scan
 PACKAGES := .venv/.packages-$(or $(TORCH_BACKEND),default)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # test runs its parts in the order given, so that pytest's verdict is the last line.
 .NOTPARALLEL:
-.PHONY: help setup demo image test lint test-install e2e cluster cluster-down lock quality search bench clean
+.PHONY: help setup demo image test test-infra engine lint test-install e2e cluster cluster-down lock quality search bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,8 +30,14 @@ demo: setup ## the heart-disease example, with both models
 	$(BIN)/fl run examples/heart-disease-mlp.yaml
 	$(BIN)/fl run examples/heart-disease-xgboost.yaml
 
-test: setup lint test-install ## lint, types, import rules, a plain pip install, every test but e2e
+test: setup lint test-install engine $(SCAN)/.ready ## lint, types, import rules, a plain pip install, every test but e2e
 	@$(BIN)/pytest -n 2 -m "not e2e"
+
+test-infra: setup engine $(SCAN)/.ready ## the infrastructure alone, with its scanners and the engine
+	@$(BIN)/pytest -n 2 -m "not e2e" tests/infra tests/e2e
+
+engine: setup ## Pulumi's command line, below build/, where it is not on PATH and Go is
+	@$(BIN)/python -m tests.e2e.engine
 
 # The docker client is often there without an engine.
 CONTAINER_TOOL ?= $(shell docker info >/dev/null 2>&1 && echo docker || command -v podman \
@@ -109,6 +116,13 @@ endif
 	  -e . -e plugins/fl-core-mlp -e plugins/fl-core-xgboost
 	@touch $@
 
+# --- the scanners of tests/infra/scan, apart: checkov pins versions that the program cannot use ---
+
+$(SCAN)/.ready: requirements/scan.txt .venv/.uv
+	$(UV) venv --quiet --clear --python $(BIN)/python $(SCAN)
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(SCAN)/bin/python $<
+	@touch $@
+
 # --- a plain pip install into an empty environment, as a user without this Makefile does it ---
 # From a copy, because setuptools builds inside the source tree and picks up what it left there.
 
@@ -158,3 +172,4 @@ lock: .venv/.uv ## requirements/*.txt anew from the pyprojects and *.in; UPGRADE
 	  -o requirements/lock.txt
 	$(COMPILE) $(PYPROJECTS) --extra fedml --extra s3 $(FITTED) \
 	  --excludes requirements/image-excludes.txt -c requirements/lock.txt -o requirements/image.txt
+	$(COMPILE) requirements/scan.in -o requirements/scan.txt

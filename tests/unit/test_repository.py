@@ -38,6 +38,7 @@ def test_the_locks_are_found():
         "image.txt",
         "lock.txt",
         "requirements.txt",
+        "scan.txt",
     }
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,38 +23,26 @@ from typing import Any
 import yaml
 
 from .build import BIN, PULUMI, ROOT, build
+from .cloud.store import VARIABLE as CLOUD
 from .errors import EngineError
+from .result import Result
 
-DOUBLES = {
-    "pulumi-language-python": "tests.e2e.engine.language_host",
+LANGUAGE = {"pulumi-language-python": "tests.e2e.engine.language_host"}
+PROVIDERS = {
     "pulumi-resource-kubernetes": "tests.e2e.engine.kubernetes_provider",
     "pulumi-resource-tls": "tests.e2e.engine.tls_provider",
 }
+# A cloud that is one file: nothing real is to be reached from it.
+CLOUD_PROVIDERS = {
+    "pulumi-resource-aws": "tests.e2e.engine.cloud.aws_provider",
+    "pulumi-resource-eks": "tests.e2e.engine.cloud.eks_provider",
+    "pulumi-resource-kubernetes": "tests.e2e.engine.cloud.kubernetes_provider",
+}
 COPIED = ("Pulumi.yaml", "infra", "stacks")
-SUMMARY = re.compile(r"^    (?:\d+ changes\. )?[-+~]* ?(\d+) ((?:to )?[a-z]+)\b", re.M)
 MINUTES = 60.0
 GRACE = 30.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a ``pulumi`` command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def changes(self) -> dict[str, int]:
-        """The resources by what became, or would become, of them: ``{"created": 3}``."""
-        _, found, summary = self.out.rpartition("\nResources:\n")
-        return {what: int(count) for count, what in SUMMARY.findall(summary)} if found else {}
-
-    @property
-    def errors(self) -> list[str]:
-        """The lines that begin with ``error:``."""
-        lines = map(str.strip, f"{self.out}\n{self.err}".splitlines())
-        return [line for line in lines if line.startswith("error:")]
+LOOK = 0.05
+"""Seconds between looks whether what ``interrupt`` waits for has come."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +102,12 @@ class Workspace:
         environment: Mapping[str, str] | None = None,
         may_build: bool = False,
         wrap: Callable[[list[str]], list[str]] = list,
+        cloud: Path | None = None,
     ) -> None:
         """``project``: the folder to copy. ``environment``: added to this process's own.
 
         ``wrap``: makes the command of a command, for a cluster whose network is not this process's.
+        ``cloud``: the file of a make-believe cloud; all providers are then doubles that know it.
         """
         self.folder = folder
         self.project = folder / "project"
@@ -134,10 +124,14 @@ class Workspace:
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
-        if self.programs.doubles:
+        doubles = LANGUAGE | PROVIDERS if self.programs.doubles else {}
+        if cloud is not None:
+            doubles = doubles | PROVIDERS | CLOUD_PROVIDERS
+            own[CLOUD] = str(cloud)
+        if doubles:
             home = folder / "home"
             home.mkdir()
-            path = [str(self._launchers()), os.environ.get("PATH", os.defpath), str(BIN)]
+            path = [str(self._launchers(doubles)), os.environ.get("PATH", os.defpath), str(BIN)]
             own |= {
                 "PULUMI_HOME": str(home),
                 "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
@@ -190,6 +184,41 @@ class Workspace:
             raise EngineError(f"pulumi {shlex.join(arguments)} ended with {result.code}:\n{said}")
         return result
 
+    def interrupt(
+        self,
+        *arguments: str,
+        when: Callable[[], bool],
+        kill: bool = False,
+        timeout: float = 2 * MINUTES,
+    ) -> Result:
+        """Run ``pulumi`` until ``when()``, and interrupt it then, as Ctrl-C does; or kill it.
+
+        Raises EngineError where it ends before that, or where that does not come in time.
+        """
+        said = [self.folder / f"interrupted.{stream}" for stream in ("out", "err")]
+        command = [str(self.programs.pulumi), "--non-interactive", "--color", "never", *arguments]
+        with said[0].open("w") as out, said[1].open("w") as err:
+            process = subprocess.Popen(
+                self._wrap(command),
+                cwd=self.project,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+            with process:
+                came = _wait(process, when, timeout)
+                process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
+                try:
+                    process.wait(GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        result = Result(process.returncode, *(file.read_text() for file in said))
+        if not came:
+            problem = f"pulumi {shlex.join(arguments)} was to be interrupted and was not"
+            raise EngineError(f"{problem}:\n{result.out}\n{result.err}")
+        return result
+
     def init(self, stack: str) -> None:
         """Make a stack and select it."""
         self.checked("stack", "init", stack, "--secrets-provider", "passphrase")
@@ -212,11 +241,11 @@ class Workspace:
         files = sorted(file for file in self.state.rglob("*") if file.is_file())
         return "\n".join(file.read_text(errors="replace") for file in files)
 
-    def _launchers(self) -> Path:
+    def _launchers(self, doubles: Mapping[str, str]) -> Path:
         """A folder with a program for each double, to be found on PATH."""
         folder = self.folder / "bin"
         folder.mkdir()
-        for name, module in DOUBLES.items():
+        for name, module in doubles.items():
             # Not by PYTHONPATH: the program would inherit it, and import what it otherwise cannot.
             code = f"import sys; sys.path[0] = {str(ROOT)!r}; from {module} import main; main()"
             launcher = folder / name
@@ -224,6 +253,20 @@ class Workspace:
             launcher.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
             launcher.chmod(0o755)
         return folder
+
+
+def _wait(process: subprocess.Popen[Any], when: Callable[[], bool], timeout: float) -> bool:
+    """Whether ``when`` came while the process ran and the time lasted."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if when():
+            return True
+        try:
+            process.wait(LOOK)
+        except subprocess.TimeoutExpired:
+            continue
+        return False
+    return False
 
 
 def _strings(value: Any) -> Iterator[str]:

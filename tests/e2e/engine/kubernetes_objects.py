@@ -52,7 +52,8 @@ CONTENTS: dict[str, list[Path]] = {
     "Secret": [("data",), ("stringData",), ("type",)],
 }
 CLUSTER_SCOPED = """APIService ClusterRole ClusterRoleBinding CSIDriver CustomResourceDefinition
-    IngressClass MutatingWebhookConfiguration Namespace Node PersistentVolume PriorityClass
+    IngressClass MutatingWebhookConfiguration Namespace Node NodeClass NodePool PersistentVolume
+    PriorityClass
     RuntimeClass StorageClass ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding
     ValidatingWebhookConfiguration""".split()
 AUTONAMED = "pulumi.com/autonamed"

@@ -46,8 +46,12 @@ class KubernetesProvider(Provider):
     def __init__(self, engine: str) -> None:
         super().__init__(engine)
         self._config: Properties = {}
-        self._cluster = Cluster(None, None, None)
+        self._cluster = self._connect(None, None, None)
         self._unknown = False
+
+    def _connect(self, kubeconfig: str | None, context: str | None, cluster: str | None) -> Cluster:
+        """The API server that a configuration leads to."""
+        return Cluster(kubeconfig, context, cluster)
 
     @tells_errors
     def DiffConfig(
@@ -73,7 +77,7 @@ class KubernetesProvider(Provider):
         if not self._unknown:
             names = ("kubeconfig", "context", "cluster")
             self._cluster.close()
-            self._cluster = Cluster(*(self._config.get(name) for name in names))
+            self._cluster = self._connect(*(self._config.get(name) for name in names))
         return super().Configure(request, context)
 
     @tells_errors

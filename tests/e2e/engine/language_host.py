@@ -2,20 +2,22 @@
 
 A test double of ``pulumi-language-python``. It runs a program as that does: in the program's
 folder, in the virtual environment that the project names, errors told once. It does not install
-dependencies, make projects or SDKs, run plugins or policy packs, attach a debugger, or say which
-plugins a program needs.
+dependencies, make projects or SDKs, run other plugins than policy packs, attach a debugger, or say
+which plugins a program needs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 from google.protobuf import empty_pb2
@@ -26,6 +28,8 @@ from .errors import EngineError
 from .serving import serve
 
 RUNNER = Path(__file__).with_name("run_program.py")
+PYTHON_ENVIRONMENT = {"PATH", "VIRTUAL_ENV", "PYTHONHOME"}
+"""What the chosen interpreter decides, not the engine."""
 TOLD = 32
 """The exit code of a program whose error the user has already been told."""
 
@@ -35,7 +39,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[str] | subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
     def Handshake(
@@ -99,6 +103,35 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             return language_pb2.RunResponse(error=error)
         return language_pb2.RunResponse()
 
+    def RunPlugin(
+        self, request: language_pb2.RunPluginRequest, context: grpc.ServicerContext
+    ) -> Iterator[language_pb2.RunPluginResponse]:
+        """Run a policy pack's folder, and pass on what it says: its port comes first."""
+        if request.kind != "analyzer":
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "this test double runs policy packs only")
+        try:
+            python, environment = _python(request.info)
+        except EngineError as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        given = dict(entry.split("=", 1) for entry in request.env if "=" in entry)
+        environment |= {key: value for key, value in given.items() if key not in PYTHON_ENVIRONMENT}
+        pack = subprocess.Popen(
+            [str(python), "-u", request.info.program_directory, *request.args],
+            cwd=request.pwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with self._lock:
+            self._running.add(pack)
+        # A pack serves until it is ended: the engine does so by ending this call.
+        context.add_callback(pack.terminate)
+        yield from _said(pack)
+        with self._lock:
+            self._running.discard(pack)
+        yield language_pb2.RunPluginResponse(exitcode=pack.wait())
+
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         self.cancel()
         return empty_pb2.Empty()
@@ -127,6 +160,28 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             "program": request.info.entry_point or ".",
             "arguments": list(request.args),
         }
+
+
+def _said(process: subprocess.Popen[bytes]) -> Iterator[language_pb2.RunPluginResponse]:
+    """What a process writes, as it writes it, until it has ended."""
+    ended = object()
+    parts: queue.SimpleQueue[language_pb2.RunPluginResponse | object] = queue.SimpleQueue()
+
+    def read(stream: IO[bytes], name: str) -> None:
+        for line in stream:
+            parts.put(language_pb2.RunPluginResponse(**{name: line}))
+        parts.put(ended)
+
+    streams = {"stdout": process.stdout, "stderr": process.stderr}
+    for name, stream in streams.items():
+        threading.Thread(target=read, args=(stream, name), daemon=True).start()
+    open_streams = len(streams)
+    while open_streams:
+        part = parts.get()
+        if isinstance(part, language_pb2.RunPluginResponse):
+            yield part
+        else:
+            open_streams -= 1
 
 
 def _python(info: language_pb2.ProgramInfo) -> tuple[Path, dict[str, str]]:

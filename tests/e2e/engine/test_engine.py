@@ -10,7 +10,7 @@ from cryptography import x509
 from .conftest import MakeWorkspace
 from .engine import Workspace, copy_project
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.engine
 
 UP = ("up", "--yes", "--skip-preview")
 
