@@ -1,7 +1,8 @@
-"""A federation on Kubernetes: the aggregator, and every silo that the stack's file names."""
+"""A federation: on AWS where the stack's file names a party, else on one cluster that is there."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -9,46 +10,32 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pulumi
-import pulumi_kubernetes as kubernetes
-import pulumi_tls as tls
+from pulumi.runtime.settings import SETTINGS
 
 from fl_core.errors import FlError
-from infra import cluster, config, data
-from infra.identity import Authority
-from infra.workload import Aggregator, SiloParty, coordinator_address
 
 
-def main() -> None:
-    settings = config.load()
-    files = data.read(settings)
-    kubeconfig = cluster.kubeconfig(settings.kubeconfig)
-    cluster.check(kubeconfig, settings.context)
-
-    providers: list[pulumi.ProviderResource] = [
-        kubernetes.Provider(
-            "cluster",
-            kubeconfig=kubeconfig,
-            context=settings.context,
-            enable_server_side_apply=True,
-            # In place: the pods are replaced because of their checksums, not of the objects' names.
-            enable_config_map_mutable=True,
-            enable_secret_mutable=True,
-        ),
-        tls.Provider("tls"),
-    ]
-    ours = pulumi.ResourceOptions(providers=providers)
-    authority = Authority(settings.federation, ours)
-    Aggregator(settings, authority, ours)
-    for silo in settings.silos:
-        SiloParty(silo, files.get(silo.name), settings, authority, ours)
-
-    parties = [config.AGGREGATOR, *(silo.name for silo in settings.silos)]
-    pulumi.export("coordinator", coordinator_address(settings))
-    pulumi.export("namespaces", {party: settings.namespace(party) for party in parties})
-    pulumi.export("operator", authority.operator().as_secret)
+async def main() -> None:
+    """Import what the stack needs, and make it."""
+    try:
+        if pulumi.Config().get("party") is None:
+            from infra import local as program
+        else:
+            from infra import federation as program
+        program.main()
+    except FlError as error:
+        raise pulumi.RunError(f"{error.message}; {error.remedy}") from error
+    await _registered()
 
 
-try:
-    main()
-except FlError as error:
-    raise pulumi.RunError(f"{error.message}; {error.remedy}") from error
+async def _registered() -> None:
+    """Wait until the engine has answered for every resource.
+
+    Pulumi would do so itself, and look through all that is open for each answer: half of the time
+    of a large stack.
+    """
+    while waiting := [one for one in getattr(SETTINGS, "outputs", ()) if not one.done()]:
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+pulumi.run(main)

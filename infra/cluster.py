@@ -1,303 +1,256 @@
-"""Is there a cluster? Asked before anything is made: the provider itself would tell late, and long.
-
-Follows what kubectl and Pulumi's provider do with a kubeconfig, as far as the server's address.
-"""
+"""A party's cluster: EKS, whose Auto Mode runs the nodes, and who may talk to its API."""
 
 from __future__ import annotations
 
-import base64
-import http.client
-import os
-import re
-import socket
-import ssl
-import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import yaml
+import pulumi
+import pulumi_aws as aws
+import pulumi_eks as eks
+import pulumi_kubernetes as k8s
 
-from fl_core.errors import FlError, nearest
-from infra.data import ROOT
+from infra.accounts import PATH, Account
+from infra.config.aws import SERVICE_CIDR, Site
+from infra.endpoints import HTTPS
+from infra.names import cut
+from infra.network import Network
+from infra.policies import allow, document
+from infra.roles import LONGEST
 
-SECONDS = 5.0
-"""For each step: connect, TLS handshake, answer."""
-VARIABLE = "KUBECONFIG"
-_PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"[\w:-][\w.:%-]*", re.ASCII)
-_SECRET = re.compile(r"//[^/]*@")
-_ANOTHER = f"name another file with {VARIABLE} or `pulumi config set kubeconfig FILE`"
-_CORRECT = f"correct the file, or {_ANOTHER}"
+if TYPE_CHECKING:
+    from infra.keys import Key
+    from infra.logs import Logs
 
-
-class ClusterError(FlError):
-    """A kubeconfig that cannot be used, or a cluster that does not answer."""
-
-    title = "cluster"
-
-
-@dataclass(frozen=True)
-class _Address:
-    """Of a server or a proxy; all of it is ASCII, as it is sent."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def of(cls, text: str) -> _Address:
-        """Raises ValueError."""
-        url = urlsplit(text)
-        if url.scheme not in _PORTS or url.port == 0:
-            raise ValueError(text)
-        port = url.port or _PORTS[url.scheme]
-        path = quote(url.path, safe="/%:@!$&'()*+,;=")
-        return cls(url.scheme, _host(url.hostname or ""), port, path)
-
-    @property
-    def place(self) -> str:
-        """Host and port, as in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.place}{self.path}"
+NODE_POOLS = ("system", "general-purpose")
+CONTROL_PLANE_LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
+ADMIN = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+CLUSTER_POLICIES = (
+    "AmazonEKSClusterPolicy",
+    "AmazonEKSComputePolicy",
+    "AmazonEKSBlockStoragePolicy",
+    "AmazonEKSLoadBalancingPolicy",
+    "AmazonEKSNetworkingPolicy",
+)
+NODE_POLICIES = ("AmazonEKSWorkerNodeMinimalPolicy", "AmazonEC2ContainerRegistryPullOnly")
+_ID_LENGTH = 8
+_CLUSTER = "aws:eks/cluster:Cluster"
 
 
-@dataclass(frozen=True)
-class _Server:
-    """A cluster as a context of a kubeconfig names it."""
+class Cluster(pulumi.ComponentResource):
+    """EKS with Auto Mode, two roles, one way in, and the provider of what runs on it."""
 
-    context: str
-    address: _Address
-    name: str
-    """What its certificate must be for."""
-    proxy: _Address | None
-    entry: Mapping[str, Any]
-    folder: Path
-    """What relative paths in the kubeconfig are relative to."""
+    def __init__(
+        self,
+        account: Account,
+        site: Site,
+        network: Network,
+        key: Key,
+        logs: Logs,
+        version: str,
+        protect: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """``key``: encrypts Secrets and volumes. ``version``: of Kubernetes."""
+        super().__init__("fl-silos:infra:Cluster", account.named("cluster"), None, opts)
+        self._account = account
+        # EKS goes on writing while a cluster is deleted and makes its log group again; with a name
+        # of its own the next cluster is not in the way of what is left.
+        name = network.vpc_id.apply(
+            lambda vpc: f"{account.federation}-{account.party}-{vpc[-_ID_LENGTH:]}"
+        )
+        group = logs.cluster(name)
+        role, role_needs = self._role(
+            "cluster", "eks.amazonaws.com", ("sts:AssumeRole", "sts:TagSession"), CLUSTER_POLICIES
+        )
+        node_role, node_needs = self._role(
+            "node", "ec2.amazonaws.com", ("sts:AssumeRole",), NODE_POLICIES
+        )
+        needs = [*role_needs, self._use_of(key, role), *node_needs, group, *network.endpoints]
+        made = eks.Cluster(
+            account.named("eks"),
+            name=name,
+            version=version,
+            vpc_id=network.vpc_id,
+            private_subnet_ids=network.subnet_ids,
+            endpoint_private_access=True,
+            endpoint_public_access=bool(site.api.cidrs),
+            public_access_cidrs=[*site.api.cidrs] or None,
+            kubernetes_service_ip_address_range=SERVICE_CIDR,
+            service_role=role,
+            auto_mode=eks.AutoModeOptionsArgs(
+                enabled=True,
+                create_node_role=False,
+                compute_config=eks.ClusterComputeConfigArgs(
+                    node_pools=[*NODE_POOLS], node_role_arn=node_role.arn
+                ),
+            ),
+            # Auto Mode brings nodes and DNS of its own; without these two there would be others.
+            skip_default_node_group=True,
+            coredns_addon_options=eks.CoreDnsAddonOptionsArgs(enabled=False),
+            authentication_mode=eks.AuthenticationMode.API,
+            access_entries={
+                "deployer": eks.AccessEntryArgs(
+                    principal_arn=account.kubernetes_role,
+                    access_policies={
+                        "admin": eks.AccessPolicyAssociationArgs(
+                            policy_arn=ADMIN,
+                            access_scope=aws.eks.AccessPolicyAssociationAccessScopeArgs(
+                                type="cluster"
+                            ),
+                        )
+                    },
+                )
+            },
+            provider_credential_opts=eks.KubeconfigOptionsArgs(role_arn=account.kubernetes_role),
+            encryption_config_key_arn=key.arn,
+            enabled_cluster_log_types=[*CONTROL_PLANE_LOGS],
+            upgrade_policy=aws.eks.ClusterUpgradePolicyArgs(support_type="STANDARD"),
+            deletion_protection=protect,
+            opts=pulumi.ResourceOptions.merge(
+                account.child(self, protect=protect, depends_on=needs),
+                pulumi.ResourceOptions(transforms=[without_creator]),
+            ),
+        )
+        inner = made.eks_cluster
+        self.name: pulumi.Output[str] = inner.apply(lambda cluster: cluster.name)
+        self.arn: pulumi.Output[str] = inner.apply(lambda cluster: cluster.arn)
+        self.endpoint: pulumi.Output[str] = inner.apply(lambda cluster: cluster.endpoint)
+        self.security_group_id: pulumi.Output[str] = made.cluster_security_group_id
+        self.role_name, self.role_arn = role.name, role.arn
+        self.node_role_name, self.node_role_arn = node_role.name, node_role.arn
+        self.component = made
+        """What depends on it waits for the access entries, too."""
+        self.kubeconfig = made.kubeconfig_json.apply(
+            lambda config: through_tunnel(config, site.api.tunnel)
+        )
+        """Names and public certificates; whoever uses it shows who he is by his own AWS role."""
+        self.tunnel_command = self._tunnel_command(site, network)
+        reached_by = [made, *self._way_in(site, network)]
+        self.kubernetes = k8s.Provider(
+            account.named("kubernetes"),
+            kubeconfig=self.kubeconfig,
+            # The cluster stays the same by whichever way it is reached; a new one has a new name.
+            cluster_identifier=self.endpoint,
+            enable_server_side_apply=True,
+            # In place: the pods are replaced because of their checksums, not of the objects' names.
+            enable_config_map_mutable=True,
+            enable_secret_mutable=True,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=reached_by),
+        )
+        self.register_outputs({})
+
+    def _role(
+        self, what: str, service: str, actions: tuple[str, ...], policies: tuple[str, ...]
+    ) -> tuple[aws.iam.Role, list[pulumi.Resource]]:
+        """A role for a service, with policies of AWS's, and what has to be there with it."""
+        account = self._account
+        role = aws.iam.Role(
+            cut(account.named(what), LONGEST),
+            description=f"EKS: the {what}'s role",
+            path=PATH,
+            permissions_boundary=account.boundary,
+            assume_role_policy=document(
+                {
+                    "Effect": "Allow",
+                    "Principal": {"Service": service},
+                    "Action": [*actions],
+                }
+            ),
+            opts=account.child(self),
+        )
+        attached: list[pulumi.Resource] = [
+            aws.iam.RolePolicyAttachment(
+                account.named(f"{what}-{policy}"),
+                role=role.name,
+                policy_arn=f"arn:aws:iam::aws:policy/{policy}",
+                opts=account.child(self),
+            )
+            for policy in policies
+        ]
+        return role, attached
+
+    def _use_of(self, key: Key, role: aws.iam.Role) -> pulumi.Resource:
+        """Volumes under the key: EKS makes them, and lets EC2 use the key for each."""
+        return aws.iam.RolePolicy(
+            self._account.named("cluster-key"),
+            role=role.name,
+            policy=document(
+                allow(
+                    "Volumes",
+                    [
+                        "kms:Decrypt",
+                        "kms:DescribeKey",
+                        "kms:Encrypt",
+                        "kms:GenerateDataKey",
+                        "kms:GenerateDataKeyWithoutPlaintext",
+                        "kms:ReEncryptFrom",
+                        "kms:ReEncryptTo",
+                    ],
+                    [key.arn],
+                ),
+                allow(
+                    "Grants",
+                    ["kms:CreateGrant"],
+                    [key.arn],
+                    Condition={"Bool": {"kms:GrantIsForAWSResource": "true"}},
+                ),
+            ),
+            opts=self._account.child(self),
+        )
+
+    def _way_in(self, site: Site, network: Network) -> list[pulumi.Resource]:
+        """To the private API, for who deploys: by the tunnel, or else from within the network.
+
+        EKS itself lets in the nodes only. A public API needs no such rule. What it gives has to be
+        there as long as objects in the cluster.
+        """
+        if site.api.cidrs:
+            return []
+        source: dict[str, Any] = (
+            {"cidr_ipv4": network.cidr}
+            if network.tunnel is None
+            else {"referenced_security_group_id": network.tunnel.security_group_id}
+        )
+        rule = aws.vpc.SecurityGroupIngressRule(
+            self._account.named("api"),
+            security_group_id=self.security_group_id,
+            description="The cluster's API, for who deploys",
+            ip_protocol="tcp",
+            from_port=HTTPS,
+            to_port=HTTPS,
+            opts=self._account.child(self),
+            **source,
+        )
+        return [rule] if network.tunnel is None else [rule, network.tunnel]
+
+    def _tunnel_command(self, site: Site, network: Network) -> pulumi.Output[str] | None:
+        if network.tunnel is None or site.api.tunnel is None:
+            return None
+        host = self.endpoint.apply(lambda endpoint: urlsplit(endpoint).hostname or "")
+        return network.tunnel.command(host, site.api.tunnel)
 
 
-def kubeconfig(configured: str | None) -> str | None:
-    """The kubeconfig to give to the provider; None for the one in the home folder.
-
-    Raises ClusterError where the environment names several: the provider takes one.
-    """
-    named = configured or os.environ.get(VARIABLE)
-    if not named:
+def without_creator(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+    """Who makes the cluster is no administrator of it: pulumi-eks has no argument for that."""
+    if args.type_ != _CLUSTER:
         return None
-    if not configured and os.pathsep in named:
-        raise ClusterError(
-            f"{VARIABLE} names more than one file: {named}",
-            f"name one of them in {VARIABLE} or with `pulumi config set kubeconfig FILE`",
-        )
-    try:
-        return str(ROOT / Path(named).expanduser())
-    except RuntimeError as error:
-        raise ClusterError(f"there is no home folder for {named}", _ANOTHER) from error
+    properties: dict[str, Any] = dict(args.props)
+    access = {**properties["accessConfig"], "bootstrapClusterCreatorAdminPermissions": False}
+    return pulumi.ResourceTransformResult({**properties, "accessConfig": access}, args.opts)
 
 
-def check(path: str | None, context: str | None) -> None:
-    """Raise ClusterError unless the cluster answers, with whatever status.
+def through_tunnel(config: str, port: int | None) -> str:
+    """The kubeconfig, its API's server on a port of this machine if there is a ``port``.
 
-    ``path`` is what :func:`kubeconfig` gave; ``context`` None means the current one.
+    The server is still the one of that name: its certificate is checked against it.
     """
-    file = Path(path) if path else Path.home() / ".kube" / "config"
-    if path is None and not file.exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
-        return  # in a pod, whose own service account the provider takes
-    _ask(file, _server(file, context))
-
-
-def _server(file: Path, context: str | None) -> _Server:
-    """Raises ClusterError for whatever in the file could not be used later."""
-    content = _content(file)
-    name = context or _name(file, "current-context", content.get("current-context"))
-    if not name:
-        raise ClusterError(
-            f"{file} has no current context",
-            "choose one: `kubectl config use-context NAME` or `pulumi config set context NAME`",
-        )
-    contexts = _named(file, content, "contexts", "context")
-    if name not in contexts:
-        remedy = nearest(name, list(contexts))
-        raise ClusterError(f"{file} has no context {name!r}", f"{remedy}; or {_ANOTHER}")
-    clusters = _named(file, content, "clusters", "cluster")
-    cluster = _name(file, f"the cluster of context {name!r}", contexts[name].get("cluster"))
-    entry = clusters.get(cluster)
-    if entry is None or not isinstance(entry.get("server"), str):
-        raise ClusterError(f"{file}: context {name!r} leads to no cluster with a server", _CORRECT)
-    try:
-        address = _Address.of(entry["server"])
-    except ValueError as error:
-        raise ClusterError(
-            f"{file}: the server of context {name!r} is {_shown(entry['server'])}",
-            "it must be an address such as https://HOST:PORT",
-        ) from error
-    what = f"the tls-server-name of context {name!r}"
-    expected = _name(file, what, entry.get("tls-server-name"))
-    try:
-        expected = _host(expected) if expected else address.host
-    except ValueError as error:
-        raise ClusterError(f"{file}: {what} is no name: {expected!r:.200}", _CORRECT) from error
-    return _Server(name, address, expected, _proxy(file, name, address, entry), entry, file.parent)
-
-
-def _proxy(
-    file: Path, context: str, address: _Address, entry: Mapping[str, Any]
-) -> _Address | None:
-    """The proxy that the kubeconfig or the system names."""
-    named = _name(file, f"the proxy-url of context {context!r}", entry.get("proxy-url"))
-    if not named and not urllib.request.proxy_bypass(address.host):
-        named = urllib.request.getproxies().get(address.scheme, "")
-    if not named:
-        return None
-    try:
-        proxy = _Address.of(named)
-    except ValueError:
-        proxy = None
-    if proxy is None or proxy.scheme != "http":
-        raise ClusterError(
-            f"{file}: context {context!r} needs the proxy {_shown(named)}",
-            "only proxies with an address such as http://HOST:PORT are taken",
-        )
-    return proxy
-
-
-def _host(name: str) -> str:
-    """A host's name as it is asked for, in ASCII. Raises ValueError, as UnicodeError is one."""
-    plain = name.encode("idna").decode("ascii")
-    if not _HOST.fullmatch(plain):
-        raise ValueError(name)
-    return plain
-
-
-def _shown(address: str) -> str:
-    """An address for a message: one line, and without a password."""
-    return f"{_SECRET.sub('//', address)!r:.200}"
-
-
-def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ClusterError(
-            f"there is no kubeconfig {file}",
-            f"start a cluster (such as `kind create cluster`), or {_ANOTHER}",
-        ) from error
-    except OSError as error:
-        raise ClusterError(f"cannot read {file}: {error.strerror}", _ANOTHER) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ClusterError(f"{file} is not YAML", _ANOTHER) from error
-    if not isinstance(content, dict):
-        raise ClusterError(f"{file} is no kubeconfig", _ANOTHER)
-    return content
-
-
-def _named(
-    file: Path, content: Mapping[str, Any], kind: str, inner: str
-) -> dict[str, dict[str, Any]]:
-    """A kubeconfig's list of pairs of name and entry."""
-    listed = content.get(kind)
-    return {
-        _name(file, f"{kind}[{i}].name", one.get("name")): one[inner]
-        for i, one in enumerate(listed if isinstance(listed, list) else [])
-        if isinstance(one, dict) and isinstance(one.get(inner), dict)
-    }
-
-
-def _name(file: Path, what: str, value: Any) -> str:
-    """A name in the file, empty if there is none. Raises ClusterError.
-
-    As kubectl does, it takes as text what YAML reads as a number.
-    """
-    name = "" if value is None else str(value)
-    if isinstance(value, str | int | float | None) and name.isprintable():
-        return name
-    raise ClusterError(f"{file}: {what} is no name: {value!r:.200}", _CORRECT)
-
-
-def _ask(file: Path, server: _Server) -> None:
-    """Ask for the server's version; what it answers does not matter."""
-    where = f"the cluster of context {server.context!r} ({server.address})"
-    running = "is it running, and is this machine allowed to reach it?"
-    try:
-        with _connected(server) as connection:
-            if server.address.scheme == "https":
-                trust = _trusting(file, server)
-                with trust.wrap_socket(connection, server_hostname=server.name) as tls:
-                    said = _said(tls, server)
-            else:
-                said = _said(connection, server)
-    except ssl.SSLCertVerificationError as error:
-        raise ClusterError(
-            f"{where} shows a certificate that {file} does not trust: {error.verify_message}",
-            "was the cluster made anew? fetch its kubeconfig again "
-            "(such as `kind export kubeconfig`)",
-        ) from error
-    except socket.gaierror as error:
-        host = (server.proxy or server.address).host
-        raise ClusterError(f"{where} has a name that leads nowhere: {host}", running) from error
-    except TimeoutError as error:
-        raise ClusterError(f"{where} has not answered in {SECONDS:.0f} s", running) from error
-    except (OSError, http.client.HTTPException) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        raise ClusterError(f"{where} does not answer: {text}", running) from error
-    except (ValueError, TypeError) as error:
-        # What _server has let through and a library does not take; UnicodeError is a ValueError.
-        raise ClusterError(f"{file}: {where} cannot be asked: {error}", _CORRECT) from error
-    if not said.startswith(b"HTTP/"):
-        raise ClusterError(
-            f"{where} does not speak HTTP", f"correct the server's address, or {_ANOTHER}"
-        )
-
-
-def _connected(server: _Server) -> socket.socket:
-    """A connection to the server, through its proxy if it has one."""
-    host, port = server.address.host, server.address.port
-    if server.proxy is None:
-        return socket.create_connection((host, port), SECONDS)
-    tunnel = http.client.HTTPConnection(server.proxy.host, server.proxy.port, timeout=SECONDS)
-    tunnel.set_tunnel(host, port)
-    tunnel.connect()
-    return tunnel.sock
-
-
-def _trusting(file: Path, server: _Server) -> ssl.SSLContext:
-    """What Go's TLS, and so kubectl, takes for a server's certificate."""
-    if server.entry.get("insecure-skip-tls-verify") is True:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    try:
-        if data := server.entry.get("certificate-authority-data"):
-            pem = base64.b64decode("".join(str(data).split()), validate=True)
-            context = ssl.create_default_context(cadata=pem.decode("ascii"))
-        elif name := server.entry.get("certificate-authority"):
-            context = ssl.create_default_context(cafile=str(server.folder / str(name)))
-        else:
-            context = ssl.create_default_context()
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"{file}: the certificate authority of context {server.context!r} cannot be read",
-            "fetch the cluster's kubeconfig again (such as `kind export kubeconfig`)",
-        ) from error
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
-def _said(connection: socket.socket, server: _Server) -> bytes:
-    """The first bytes of the answer."""
-    connection.settimeout(SECONDS)
-    path = f"{server.address.path.rstrip('/')}/version"
-    host = server.address.place
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    connection.sendall(request.encode("ascii"))
-    said = b""
-    while len(said) < len(b"HTTP/") and (more := connection.recv(64)):
-        said += more
-    return said
+    if port is None:
+        return config
+    known = json.loads(config)
+    for entry in known["clusters"]:
+        cluster = entry["cluster"]
+        cluster["tls-server-name"] = urlsplit(cluster["server"]).hostname
+        cluster["server"] = f"https://localhost:{port}"
+    return json.dumps(known, sort_keys=True)

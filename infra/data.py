@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fl_core.errors import DataError
 from fl_core.own_data import SCHEME, check
-from infra.config import Config, ConfigError, Silo, keys
+from infra.config.common import ConfigError
+from infra.config.keys import where
+from infra.config.local import Config, Silo
 
 ROOT = Path(__file__).resolve().parents[1]
 """The project's folder: paths of data are relative to it."""
@@ -34,7 +36,7 @@ def read(config: Config) -> dict[str, Files]:
     """
     files: dict[str, Files] = {}
     for i, silo in enumerate(config.silos):
-        key = keys().where(["silos", i, "data"])
+        key = where(["silos", i, "data"])
         if in_s3(silo):
             _check_s3(key, silo.data)
         else:

@@ -54,11 +54,15 @@ class Identity:
 class Authority(pulumi.ComponentResource):
     """A certificate authority that signs parties' certificates, and no other authority's."""
 
-    def __init__(self, federation: str, opts: pulumi.ResourceOptions) -> None:
+    def __init__(
+        self, federation: str, opts: pulumi.ResourceOptions, *, protect: bool = False
+    ) -> None:
+        """``protect`` the authority itself; certificates come and go."""
         super().__init__("fl-silos:infra:Authority", "authority", None, opts)
         self._federation = federation
         self._inside = pulumi.ResourceOptions(parent=self)
-        self._key = _private_key("authority", self._inside).private_key_pem
+        kept = pulumi.ResourceOptions(parent=self, protect=protect)
+        self._key = _private_key("authority", kept).private_key_pem
         certificate = tls.SelfSignedCert(
             "authority",
             private_key_pem=self._key,
@@ -80,6 +84,10 @@ class Authority(pulumi.ComponentResource):
         name = f"aggregator.{self._federation}.internal"
         return self._issue("aggregator", "aggregator", "server_auth", [name], opts)
 
+    def sign(self, name: str, request: pulumi.Input[str]) -> pulumi.Output[str]:
+        """The certificate of a silo that has made its own key, for its request."""
+        return self._signed(name, request, "client_auth", self._inside).cert_pem
+
     def silo(self, name: str, opts: pulumi.ResourceOptions) -> Identity:
         """A silo's identity."""
         return self._issue(name, f"silo/{name}", "client_auth", [], opts)
@@ -96,18 +104,20 @@ class Authority(pulumi.ComponentResource):
         dns_names: list[str],
         opts: pulumi.ResourceOptions,
     ) -> Identity:
+        # Renewing is replacing: never protected, unless ``opts`` say so themselves.
+        opts = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(protect=False), opts)
         key = _private_key(name, opts)
-        request = tls.CertRequest(
+        request = _request(name, key, f"spiffe://{self._federation}/{party}", dns_names, opts)
+        certificate = self._signed(name, request.cert_request_pem, use, opts)
+        secret = pulumi.Output.secret(key.private_key_pem_pkcs8)
+        return Identity(certificate.cert_pem, secret, self.certificate)
+
+    def _signed(
+        self, name: str, request: pulumi.Input[str], use: str, opts: pulumi.ResourceOptions
+    ) -> tls.LocallySignedCert:
+        return tls.LocallySignedCert(
             name,
-            private_key_pem=key.private_key_pem,
-            subject=tls.CertRequestSubjectArgs(common_name=name),
-            uris=[f"spiffe://{self._federation}/{party}"],
-            dns_names=dns_names or None,
-            opts=opts,
-        )
-        certificate = tls.LocallySignedCert(
-            name,
-            cert_request_pem=request.cert_request_pem,
+            cert_request_pem=request,
             ca_private_key_pem=self._key,
             ca_cert_pem=self.certificate,
             allowed_uses=["digital_signature", use],
@@ -116,8 +126,39 @@ class Authority(pulumi.ComponentResource):
             early_renewal_hours=PARTY_RENEWED_BEFORE * HOURS_A_DAY,
             opts=opts,
         )
-        secret = pulumi.Output.secret(key.private_key_pem_pkcs8)
-        return Identity(certificate.cert_pem, secret, self.certificate)
+
+
+class Applicant(pulumi.ComponentResource):
+    """A silo's own key, which stays in the silo's own stack, and its request for a certificate."""
+
+    def __init__(self, federation: str, name: str, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("fl-silos:infra:Applicant", name, None, opts)
+        inside = pulumi.ResourceOptions(parent=self)
+        self._key = _private_key(name, inside)
+        uri = f"spiffe://{federation}/silo/{name}"
+        self.request = _request(name, self._key, uri, [], inside).cert_request_pem
+        self.register_outputs({})
+
+    def identity(self, certificate: pulumi.Input[str], authority: pulumi.Input[str]) -> Identity:
+        """The silo's identity, once the aggregator has signed the request."""
+        return Identity(
+            pulumi.Output.from_input(certificate),
+            pulumi.Output.secret(self._key.private_key_pem_pkcs8),
+            pulumi.Output.from_input(authority),
+        )
+
+
+def _request(
+    name: str, key: tls.PrivateKey, uri: str, dns_names: list[str], opts: pulumi.ResourceOptions
+) -> tls.CertRequest:
+    return tls.CertRequest(
+        name,
+        private_key_pem=key.private_key_pem,
+        subject=tls.CertRequestSubjectArgs(common_name=name),
+        uris=[uri],
+        dns_names=dns_names or None,
+        opts=opts,
+    )
 
 
 def _private_key(name: str, opts: pulumi.ResourceOptions) -> tls.PrivateKey:

@@ -12,7 +12,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra import pod
-from infra.config import Config
+from infra.config.common import Federation
 from infra.identity import Identity
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Party(pulumi.ComponentResource):
         kind: str,
         name: str,
         service: str,
-        config: Config,
-        environment: Mapping[str, str],
+        config: Federation,
+        environment: Mapping[str, pulumi.Input[str]],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """``kind``: aggregator or silo. ``service``: the command of `fl` that runs here."""
@@ -50,7 +50,8 @@ class Party(pulumi.ComponentResource):
         self.namespace = config.namespace(name)
         self.selector = pod.selector(config.federation, service)
         self.child = pulumi.ResourceOptions(parent=self)
-        self.checksums: dict[str, pulumi.Input[str]] = {"config": _digest(environment)}
+        digest = pulumi.Output.all(**environment).apply(_digest)
+        self.checksums: dict[str, pulumi.Input[str]] = {"config": digest}
         namespace = k8s.core.v1.Namespace(
             name,
             metadata={

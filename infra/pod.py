@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra.config import Config, Resources
+from infra.config.common import Resources
 
 if TYPE_CHECKING:
     from pulumi_kubernetes.core.v1 import (
         AffinityArgsDict,
         ContainerArgsDict,
         ContainerPortArgsDict,
+        PodSpecArgsDict,
         PodTemplateSpecArgsDict,
         ProbeArgsDict,
         TopologySpreadConstraintArgsDict,
@@ -30,6 +31,7 @@ USER = 10001
 HEALTH, HEALTH_PORT = "health", 8480
 HEALTH_ADDRESS = f"0.0.0.0:{HEALTH_PORT}"
 IDENTITY_FOLDER, DATA_FOLDER, STATE_FOLDER = "/identity", "/data", "/var/lib/fl"
+GPU = "nvidia.com/gpu"
 _LABEL = "app.kubernetes.io"
 _HOST = "kubernetes.io/hostname"
 _READABLE_BY_GROUP = 0o440
@@ -52,6 +54,15 @@ def labels(federation: str, component: str) -> dict[str, str]:
 
 def _of_federation(federation: str) -> dict[str, str]:
     return {f"{_LABEL}/name": APP, f"{_LABEL}/instance": federation}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """From what image a pod is made, and on what nodes."""
+
+    image: str
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,8 @@ def claimed(name: str, folder: str) -> Mount:
 
 def template(
     service: str,
-    config: Config,
+    federation: str,
+    placement: Placement,
     resources: Resources,
     checksums: Mapping[str, pulumi.Input[str]],
     ports: Mapping[str, int],
@@ -96,7 +108,6 @@ def template(
 
     ``checksums`` are of what it reads when it starts: it is replaced when one of them changes.
     """
-    federation = config.federation
     mounted = [*mounts, scratch("tmp", "/tmp", "1Gi")]  # noqa: S108 - the pod's own
     spread: TopologySpreadConstraintArgsDict = {
         "max_skew": 1,
@@ -104,42 +115,48 @@ def template(
         "when_unsatisfiable": "ScheduleAnyway",
         "label_selector": {"match_labels": selector(federation, service)},
     }
+    spec: PodSpecArgsDict = {
+        "service_account_name": service,
+        "automount_service_account_token": False,
+        "enable_service_links": False,
+        "termination_grace_period_seconds": grace_seconds,
+        "affinity": _apart(federation),
+        "topology_spread_constraints": [spread],
+        "security_context": {
+            "run_as_non_root": True,
+            "run_as_user": USER,
+            "run_as_group": USER,
+            "fs_group": USER,
+            "fs_group_change_policy": "OnRootMismatch",
+            "seccomp_profile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(service, placement, resources, ports, mounted)],
+        "volumes": [mount.volume for mount in mounted if mount.volume is not None],
+    }
+    if placement.node_selector:
+        spec["node_selector"] = dict(placement.node_selector)
+    if placement.gpus:  # nodes with GPUs keep pods away that need none
+        spec["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
     return {
         "metadata": {
             "labels": labels(federation, service),
             "annotations": {f"checksum/{what}": value for what, value in checksums.items()},
         },
-        "spec": {
-            "service_account_name": service,
-            "automount_service_account_token": False,
-            "enable_service_links": False,
-            "termination_grace_period_seconds": grace_seconds,
-            "affinity": _apart(federation),
-            "topology_spread_constraints": [spread],
-            "security_context": {
-                "run_as_non_root": True,
-                "run_as_user": USER,
-                "run_as_group": USER,
-                "fs_group": USER,
-                "fs_group_change_policy": "OnRootMismatch",
-                "seccomp_profile": {"type": "RuntimeDefault"},
-            },
-            "containers": [_container(service, config.image, resources, ports, mounted)],
-            "volumes": [mount.volume for mount in mounted if mount.volume is not None],
-        },
+        "spec": spec,
     }
 
 
 def _container(
     service: str,
-    image: str,
+    placement: Placement,
     resources: Resources,
     ports: Mapping[str, int],
     mounts: Sequence[Mount],
 ) -> ContainerArgsDict:
+    gpus = {GPU: str(placement.gpus)} if placement.gpus else {}
     return {
         "name": service,
-        "image": image,
+        "image": placement.image,
         "image_pull_policy": "IfNotPresent",
         "args": [service],
         "env_from": [{"config_map_ref": {"name": service}}],
@@ -151,7 +168,7 @@ def _container(
         "liveness_probe": _probe("/healthy", period=20, failures=3),
         "resources": {
             "requests": resources.requests.as_dict(),
-            "limits": resources.limits.as_dict(),
+            "limits": resources.limits.as_dict() | gpus,
         },
         "security_context": {
             "allow_privilege_escalation": False,

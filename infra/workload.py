@@ -1,19 +1,20 @@
-"""The aggregator's coordinator and the silos' agents on Kubernetes."""
+"""The aggregator's coordinator and the silos' agents on Kubernetes, whatever cluster it is."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_kubernetes as k8s
 
 from infra import pod
-from infra.config import AGGREGATOR, Config, Silo
-from infra.data import Files
-from infra.identity import Authority
+from infra.config.common import AGGREGATOR, Aggregator, Federation
+from infra.identity import Identity
 from infra.party import IDENTITY, Party
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         NetworkPolicyPeerArgsDict,
         NetworkPolicyPortArgsDict,
     )
+
+    from infra.pod import Placement
 
 SILO = "silo"
 COORDINATOR, AGENT = "coordinator", "agent"
@@ -32,42 +35,62 @@ DATA, STATE = "data", "state"
 COORDINATOR_GRACE_SECONDS, AGENT_GRACE_SECONDS = 60, 30
 
 
-def coordinator_address(config: Config) -> str:
-    """Where agents find the coordinator, in the cluster."""
-    return f"{COORDINATOR}.{config.namespace(AGGREGATOR)}.svc:{CONTROL_PORT}"
+Files = Mapping[str, bytes]
+Issue = Callable[[pulumi.ResourceOptions], Identity]
+"""Makes a party's identity, with the options of what belongs to the party."""
 
 
-class Aggregator(Party):
+@dataclass(frozen=True)
+class Ways:
+    """How a party's pods reach others, and are reached, where they run."""
+
+    coordinator: str
+    """HOST:PORT that agents dial."""
+    peers: list[NetworkPolicyPeerArgsDict]
+    """For agents, where the coordinator is; for the coordinator, who dials it."""
+    dns: list[NetworkPolicyPeerArgsDict]
+    services: list[NetworkPolicyEgressRuleArgsDict] = field(default_factory=list)
+    """What else they may reach."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class AggregatorParty(Party):
     """The aggregator's party: the coordinator, a pod with a volume, dialled by agents."""
 
-    def __init__(self, config: Config, authority: Authority, opts: pulumi.ResourceOptions) -> None:
+    def __init__(
+        self,
+        config: Federation,
+        ours: Aggregator,
+        ways: Ways,
+        placement: Placement,
+        issue: Issue,
+        opts: pulumi.ResourceOptions,
+        storage_class: str | None = None,
+    ) -> None:
+        """``storage_class``: the cluster's, where the stack's file names none."""
         environment = {
             "FL_IDENTITY": pod.IDENTITY_FOLDER,
             "FL_FOLDER": pod.STATE_FOLDER,
             "FL_HOST": "0.0.0.0",  # noqa: S104 - the network policies say who may dial
             "FL_PORT": str(CONTROL_PORT),
-            "FL_SLOTS": str(config.aggregator.slots),
+            "FL_SLOTS": str(ours.slots),
             "FL_HEALTH": pod.HEALTH_ADDRESS,
             "FL_PLUGINS": ",".join(config.plugins),
+            **ways.environment,
         }
         if config.exclude:
             environment["FL_EXCLUDE"] = " ".join(config.exclude)
         super().__init__(AGGREGATOR, AGGREGATOR, COORDINATOR, config, environment, opts)
-        self.identity(authority.aggregator(self.child))
-        # It dials nobody. Operators come by `kubectl port-forward`, which policies do not concern.
-        agents: NetworkPolicyPeerArgsDict = {
-            "namespace_selector": {"match_labels": pod.selector(config.federation, SILO)},
-            "pod_selector": {"match_labels": pod.selector(config.federation, AGENT)},
-        }
+        self.identity(issue(self.child))
+        # It dials no agent. Operators come by `kubectl port-forward`, no concern of policies.
         self.policy(
             COORDINATOR,
             self.selector,
-            ingress=[{"from_": [agents], "ports": [_coordinator_ports(config)]}],
-            egress=[],
+            ingress=[{"from_": ways.peers, "ports": [_coordinator_ports(ours.slots)]}],
+            egress=[_to_dns(ways), *ways.services] if ways.services else [],
         )
-        ports = {"control": CONTROL_PORT}
-        ports |= {f"run-{i}": CONTROL_PORT + i for i in range(1, config.aggregator.slots + 1)}
-        k8s.core.v1.Service(
+        self.ports = ports_of(ours.slots)
+        self._service = k8s.core.v1.Service(
             self.named(COORDINATOR),
             metadata=self.metadata(COORDINATOR),
             spec={
@@ -75,16 +98,19 @@ class Aggregator(Party):
                 "selector": self.selector,
                 "ports": [
                     {"name": name, "port": number, "target_port": name, "protocol": "TCP"}
-                    for name, number in ports.items()
+                    for name, number in self.ports.items()
                 ],
             },
             opts=self.inside,
         )
-        self._run(ports)
+        self._run(ours, placement, ours.storage.class_ or storage_class)
         self.register_outputs({})
 
-    def _run(self, ports: dict[str, int]) -> None:
-        ours = self.config.aggregator
+    def behind(self) -> pulumi.ResourceOptions:
+        """Options of what leads to the coordinator's Service."""
+        return pulumi.ResourceOptions(parent=self, depends_on=[self._service])
+
+    def _run(self, ours: Aggregator, placement: Placement, storage_class: str | None) -> None:
         k8s.apps.v1.StatefulSet(
             self.named(COORDINATOR),
             metadata=self.metadata(COORDINATOR),
@@ -98,10 +124,11 @@ class Aggregator(Party):
                 "selector": {"match_labels": self.selector},
                 "template": pod.template(
                     COORDINATOR,
-                    self.config,
-                    self.config.aggregator_resources,
+                    self.config.federation,
+                    placement,
+                    ours.all_resources,
                     self.checksums,
-                    ports,
+                    self.ports,
                     [
                         pod.secret(IDENTITY, pod.IDENTITY_FOLDER),
                         pod.claimed(STATE, pod.STATE_FOLDER),
@@ -113,7 +140,7 @@ class Aggregator(Party):
                         "metadata": {"name": STATE, "labels": self.selector},
                         "spec": {
                             "access_modes": ["ReadWriteOnce"],
-                            "storage_class_name": ours.storage.class_,
+                            "storage_class_name": storage_class,
                             "resources": {"requests": {"storage": ours.storage.size}},
                         },
                     }
@@ -134,33 +161,39 @@ class SiloParty(Party):
 
     def __init__(
         self,
-        silo: Silo,
-        files: Files | None,
-        config: Config,
-        authority: Authority,
+        name: str,
+        data: Files | pulumi.Input[str],
+        config: Federation,
+        ways: Ways,
+        placement: Placement,
+        issue: Issue,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """``files``: the silo's own data; None when its agent reads them from S3."""
-        environment = {
-            "FL_COORDINATOR": coordinator_address(config),
+        """``data``: the silo's own files, or where in S3 its agent reads them."""
+        environment: dict[str, pulumi.Input[str]] = {
+            "FL_COORDINATOR": ways.coordinator,
             "FL_IDENTITY": pod.IDENTITY_FOLDER,
-            "FL_DATA": silo.data if files is None else pod.DATA_FOLDER,
+            "FL_DATA": pod.DATA_FOLDER if isinstance(data, Mapping) else data,
             "FL_FOLDER": pod.STATE_FOLDER,
             "FL_HEALTH": pod.HEALTH_ADDRESS,
             "FL_PLUGINS": ",".join(config.plugins),
+            **ways.environment,
         }
-        super().__init__(SILO, silo.name, AGENT, config, environment, opts)
-        identity = authority.silo(silo.name, self.child)
+        super().__init__(SILO, name, AGENT, config, environment, opts)
+        identity = issue(self.child)
         self.identity(identity)
         volumes = [
             pod.secret(IDENTITY, pod.IDENTITY_FOLDER),
             pod.scratch(STATE, pod.STATE_FOLDER, config.agents.scratch),
         ]
-        egress = [_to_coordinator(config), _to_dns()]
-        if files is None:
-            egress += [_to_s3(), _to_credentials()]
-        else:
-            self.secret(DATA, "Opaque", files, _unguessable(files, identity.key))
+        slots = config.host.slots
+        to_coordinator: NetworkPolicyEgressRuleArgsDict = {
+            "to": ways.peers,
+            "ports": [_coordinator_ports(slots)],
+        }
+        egress = [to_coordinator, _to_dns(ways), *ways.services]
+        if isinstance(data, Mapping):
+            self.secret(DATA, "Opaque", data, _unguessable(data, identity.key))
             volumes.append(pod.secret(DATA, pod.DATA_FOLDER))
         self.policy(AGENT, self.selector, ingress=[], egress=egress)
         k8s.apps.v1.Deployment(
@@ -174,7 +207,8 @@ class SiloParty(Party):
                 "selector": {"match_labels": self.selector},
                 "template": pod.template(
                     AGENT,
-                    config,
+                    config.federation,
+                    placement,
                     config.agent_resources,
                     self.checksums,
                     {},
@@ -187,49 +221,35 @@ class SiloParty(Party):
         self.register_outputs({})
 
 
-def _coordinator_ports(config: Config) -> NetworkPolicyPortArgsDict:
+def ports_of(slots: int) -> dict[str, int]:
+    """The coordinator's ports by name: for control, and one for each run."""
+    return {"control": CONTROL_PORT, **{f"run-{i}": CONTROL_PORT + i for i in range(1, slots + 1)}}
+
+
+def to_cloud() -> list[NetworkPolicyEgressRuleArgsDict]:
+    """AWS's services, and EKS Pod Identity's agent, which gives the credentials for them.
+
+    The services' addresses change, and a network policy knows no names. The agent is on the pod's
+    own node; elsewhere nothing has these addresses.
+    """
+    return [
+        {"ports": [{"protocol": "TCP", "port": 443}]},
+        {
+            "to": [{"ip_block": {"cidr": cidr}} for cidr in POD_IDENTITY],
+            "ports": [{"protocol": "TCP", "port": 80}],
+        },
+    ]
+
+
+def _coordinator_ports(slots: int) -> NetworkPolicyPortArgsDict:
     """The control port and the runs' ports above it."""
-    last = CONTROL_PORT + config.aggregator.slots
-    return {"protocol": "TCP", "port": CONTROL_PORT, "end_port": last}
+    return {"protocol": "TCP", "port": CONTROL_PORT, "end_port": CONTROL_PORT + slots}
 
 
-def _to_coordinator(config: Config) -> NetworkPolicyEgressRuleArgsDict:
-    federation = config.federation
+def _to_dns(ways: Ways) -> NetworkPolicyEgressRuleArgsDict:
     return {
-        "to": [
-            {
-                "namespace_selector": {"match_labels": pod.selector(federation, AGGREGATOR)},
-                "pod_selector": {"match_labels": pod.selector(federation, COORDINATOR)},
-            }
-        ],
-        "ports": [_coordinator_ports(config)],
-    }
-
-
-def _to_dns() -> NetworkPolicyEgressRuleArgsDict:
-    return {
-        "to": [
-            {
-                "namespace_selector": {
-                    "match_labels": {"kubernetes.io/metadata.name": "kube-system"}
-                },
-                "pod_selector": {"match_labels": {"k8s-app": "kube-dns"}},
-            }
-        ],
+        "to": ways.dns,
         "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
-    }
-
-
-def _to_s3() -> NetworkPolicyEgressRuleArgsDict:
-    """S3's addresses change, and a network policy knows no names."""
-    return {"ports": [{"protocol": "TCP", "port": 443}]}
-
-
-def _to_credentials() -> NetworkPolicyEgressRuleArgsDict:
-    """EKS Pod Identity's agent, on the pod's own node; elsewhere nothing has these addresses."""
-    return {
-        "to": [{"ip_block": {"cidr": cidr}} for cidr in POD_IDENTITY],
-        "ports": [{"protocol": "TCP", "port": 80}],
     }
 
 

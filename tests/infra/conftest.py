@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
@@ -94,3 +95,23 @@ def recording(federation: Config) -> Recording:
     if "federation" not in _RECORDED:
         _RECORDED["federation"] = record(federation)
     return _RECORDED["federation"]
+
+
+def refused(config: Config, stack: str = "local") -> str:
+    """The one line that the user sees."""
+    made: list[str] = []
+    original = pulumi.Resource.__init__
+
+    def seen(self: pulumi.Resource, kind: str, *arguments: Any, **more: Any) -> None:
+        made.append(kind)
+        original(self, kind, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pulumi.Resource, "__init__", seen)
+        with pytest.raises(pulumi.RunError) as caught:
+            record(config, stack)
+    assert made == ["pulumi:pulumi:Stack"], "something was made"
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "; " in line, "no remedy"
+    return line

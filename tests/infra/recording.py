@@ -23,6 +23,8 @@ from pulumi.runtime import mocks, run_in_stack, set_all_config
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.settings import configure
 
+from . import aws, eks
+
 PROGRAM = Path(__file__).parents[2] / "infra" / "__main__.py"
 PROJECT = "fl-silos"
 STACK_TYPE = "pulumi:pulumi:Stack"
@@ -48,6 +50,12 @@ class Record:
     """URN of the provider; empty for a component, and for what would get a default provider."""
     dependencies: tuple[str, ...]
     custom: bool
+    parent: str = ""
+    providers: Mapping[str, str] = field(default_factory=dict)
+    """What a component that the engine makes elsewhere hands on, by package."""
+    protect: bool = False
+    references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """URNs of what a property's value comes from, by property."""
 
     @property
     def kind(self) -> str:
@@ -99,8 +107,9 @@ class Recording:
 class Monitor(mocks.MockMonitor):
     """Answers as an engine would; ``preview`` as one that has made nothing yet."""
 
-    def __init__(self, preview: bool) -> None:
+    def __init__(self, preview: bool, references: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(_NoMocks())
+        self._references = references
         self.recording = Recording()
         self._preview = preview
         self._lock = threading.Lock()
@@ -123,19 +132,86 @@ class Monitor(mocks.MockMonitor):
             request.provider.rpartition("::")[0],
             tuple(sorted(request.dependencies)),
             request.custom,
+            request.parent,
+            {package: ref.rpartition("::")[0] for package, ref in request.providers.items()},
+            request.protect,
+            {name: frozenset(one.urns) for name, one in request.propertyDependencies.items()},
         )
-        with self._lock:
-            if urn in self.recording.resources:
-                raise AssertionError(f"{urn} is registered twice")
-            self.recording.resources[urn] = record
-        made = {} if self._preview else outputs_of(request.type, request.name)
+        self._add(record)
+        if request.type == eks.CLUSTER:
+            return self._eks_cluster(request, record)
+        made: dict[str, Any] = {}
+        if not self._preview:
+            made = outputs_of(request.type, request.name)
+            made |= aws.outputs_of(request.type, request.name, inputs)
         for name in request.additionalSecretOutputs:
             if name in made:
                 made[name] = {SIGNATURE: SECRET, "value": made[name]}
         state = struct_pb2.Struct()
         state.update({**inputs, **made})
         identity = "" if self._preview and request.custom else f"{request.name}-id"
+        # For whoever has a reference to it.
+        self.resources[urn] = self.ResourceRegistration(urn, identity, {**inputs, **made})
         return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=state)
+
+    def _add(self, record: Record) -> None:
+        with self._lock:
+            if record.urn in self.recording.resources:
+                raise AssertionError(f"{record.urn} is registered twice")
+            self.recording.resources[record.urn] = record
+
+    def _eks_cluster(
+        self, request: resource_pb2.RegisterResourceRequest, component: Record
+    ) -> resource_pb2.RegisterResourceResponse:
+        """The component of pulumi-eks: its inner cluster, through the program's transforms."""
+        given = json_format.MessageToDict(request.object)
+        name = f"{request.name}-eksCluster"
+        inner = eks.inner_cluster(given, name, mocks._resolve_callbacks(request.transforms))
+        urn = self.make_urn(component.urn, eks.INNER, name)
+        provider = component.providers.get("aws", component.provider)
+        # As the component does, it waits for all that the component waits for.
+        self._add(
+            Record(
+                urn,
+                decoded(inner),
+                provider,
+                component.dependencies,
+                True,
+                component.urn,
+                {},
+                component.protect,
+            )
+        )
+        outputs = struct_pb2.Struct()
+        if not self._preview:
+            state = {**inner, **aws.outputs_of(eks.INNER, request.name, inner)}
+            self.resources[urn] = self.ResourceRegistration(urn, inner["name"], state)
+            role = given.get("providerCredentialOpts", {}).get("roleArn", "")
+            outputs.update(eks.outputs_of(urn, state, role))
+        return resource_pb2.RegisterResourceResponse(urn=component.urn, object=outputs)
+
+    # The two below would leave an event loop for each of their threads.
+
+    def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> Any:
+        """Data sources are not asked: only the SDK asks, for what a reference means."""
+        if request.tok != "pulumi:pulumi:getResource":
+            raise AssertionError(f"the program calls {request.tok}")
+        found = self.resources[request.args["urn"]]
+        state = struct_pb2.Struct()
+        state.update(found._asdict())
+        return resource_pb2.ResourceInvokeResponse(**{"return": state})
+
+    def ReadResource(
+        self, request: resource_pb2.ReadResourceRequest
+    ) -> resource_pb2.ReadResourceResponse:
+        """Another stack's outputs, and nothing else."""
+        if request.type != "pulumi:pulumi:StackReference":
+            raise AssertionError(f"the program reads {request.type}")
+        state = struct_pb2.Struct()
+        outputs = dict(self._references[request.id])
+        state.update({"name": request.id, "outputs": outputs, "secretOutputNames": []})
+        urn = self.make_urn(request.parent, request.type, request.name)
+        return resource_pb2.ReadResourceResponse(urn=urn, properties=state)
 
     def RegisterResourceOutputs(
         self, request: resource_pb2.RegisterResourceOutputsRequest
@@ -146,6 +222,8 @@ class Monitor(mocks.MockMonitor):
 
 
 class _NoMocks(mocks.Mocks):
+    """Never asked."""
+
     def call(self, args: mocks.MockCallArgs) -> Any:
         raise AssertionError(f"the program calls {args.token}")
 
@@ -173,8 +251,11 @@ def record(
     stack: str = "local",
     preview: bool = False,
     program: Callable[[], Any] | None = None,
+    references: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Recording:
     """Run the program with the project's ``config``, given as in the stack's file.
+
+    ``references``: outputs of other stacks, by name.
 
     Raises what the program raises.
     """
@@ -184,7 +265,7 @@ def record(
         else json.dumps(value)
         for name, value in config.items()
     }
-    return _FRESH.copy().run(_record, given, stack, preview, program or _main)
+    return _FRESH.copy().run(_record, given, stack, preview, program or _main, references or {})
 
 
 def _main() -> None:
@@ -196,9 +277,13 @@ def _main() -> None:
 
 
 def _record(
-    config: dict[str, str], stack: str, preview: bool, program: Callable[[], Any]
+    config: dict[str, str],
+    stack: str,
+    preview: bool,
+    program: Callable[[], Any],
+    references: Mapping[str, Mapping[str, Any]],
 ) -> Recording:
-    monitor = Monitor(preview)
+    monitor = Monitor(preview, references)
     features = set(monitor.GetDeploymentInfo(empty_pb2.Empty()).supportedFeatures)
     configure(
         mocks.MockSettings(
@@ -210,6 +295,9 @@ def _record(
             dry_run=preview,
             organization=None,
             callbacks=None,
+            # Copies of a context share what can change: none of this is another recording's.
+            outputs=set(),
+            lock=threading.Lock(),
         )
     )
     set_all_config(config)
@@ -217,6 +305,12 @@ def _record(
     try:
         loop.run_until_complete(run_in_stack(program))
     finally:
+        # A program that fails leaves tasks, which would complain in the midst of another test.
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
     return monitor.recording

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from . import recording as recorder
+from . import stacks
 from .conftest import Config
 from .recording import UNKNOWN, Recording, hidden, record
 
@@ -153,3 +155,85 @@ def _unknown(value: Any, path: str = "") -> set[str]:
     if isinstance(value, list):
         return {found for item in value for found in _unknown(item, path)}
     return set()
+
+
+# On AWS
+
+
+def _with_west(place: int, **more: Any) -> Config:
+    """The stack `dev` with one silo more."""
+    config = stacks.filled("dev")
+    west = {
+        **copy.deepcopy(config["silos"][0]),
+        "name": "west",
+        "account": "4" * 12,
+        "external_id": "external-west",
+        "cidr": "10.9.0.0/16",
+    }
+    config["silos"].insert(place, {**west, **more})
+    return config
+
+
+def _names(recording: Recording, urns: set[str]) -> list[str]:
+    return sorted(recording.resources[urn].name for urn in urns)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_one_more_silo_on_aws_touches_no_other_silo(place: int):
+    after = record(_with_west(place), "dev")
+    added, changed, removed = _changes(stacks.recorded("dev"), after)
+    assert removed == set()
+    # The aggregator lets the account pull the image, and draws when the silo is seen.
+    assert _kinds(after, changed) == ["Dashboard", "RepositoryPolicy"]
+    assert _names(after, changed) == ["aggregator-dashboard", "aggregator-images"]
+    others = [name for name in _names(after, added) if not name.startswith("west")]
+    assert others == ["aggregator-seen-west"] * 2  # a filter of the log and its alarm
+
+
+def test_one_more_silo_in_another_region_touches_no_other_silo():
+    zones = ["euw1-az1", "euw1-az2"]
+    after = record(_with_west(0, region="eu-west-1", zones=zones), "dev")
+    added, changed, removed = _changes(stacks.recorded("dev"), after)
+    assert removed == set()
+    assert _kinds(after, changed) == ["Dashboard", "RepositoryPolicy", "VpcEndpointService"]
+    assert {name.partition("-")[0] for name in _names(after, changed)} == {"aggregator"}
+    assert {name.partition("-")[0] for name in _names(after, added)} == {"aggregator", "west"}
+
+
+def test_one_silo_less_on_aws_touches_no_other_silo():
+    before = record(_with_west(1), "dev")
+    added, changed, removed = _changes(before, stacks.recorded("dev"))
+    assert added == set()
+    assert _names(before, changed) == ["aggregator-dashboard", "aggregator-images"]
+    others = {name for name in _names(before, removed) if not name.startswith("west")}
+    assert others == {"aggregator-seen-west"}
+
+
+def test_a_new_image_changes_workloads_only_on_aws():
+    config = stacks.filled("dev")
+    config["image"] = config["image"].replace(stacks.DIGEST, "sha256:" + "6" * 64)
+    after = record(config, "dev")
+    added, changed, removed = _changes(stacks.recorded("dev"), after)
+    assert (added, removed) == (set(), set())
+    assert _kinds(after, changed) == ["Deployment", "Deployment", "StatefulSet"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"api": {"tunnel": 8443}},
+        {"data": "s3://rows/heart"},
+        {"internet": True},
+        {"nodes": {"instance_types": ["m7i.large"]}},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_silos_own_settings_on_aws_change_that_silo_only(settings: Config):
+    config = stacks.filled("dev")
+    config["silos"][0] |= settings
+    before = stacks.recorded("dev")
+    after = record(config, "dev")
+    added, changed, removed = _changes(before, after)
+    assert added | changed | removed
+    names = [*_names(after, added | changed), *_names(before, removed)]
+    assert {name.partition("-")[0] for name in names} == {"cleveland"}

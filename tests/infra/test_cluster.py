@@ -1,458 +1,448 @@
-"""A cluster that does not answer is told at once, before anything is made."""
+"""A party's cluster: who reaches it, what its roles may do, and what goes before what."""
 
 from __future__ import annotations
 
 import base64
-import datetime as dt
-import socket
-import socketserver
-import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import json
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pulumi
 import pytest
-import yaml
 
-from fl_core.transport.authority import Authority
 from infra import cluster
-from infra.cluster import ClusterError
+from infra.cluster import Cluster
+from infra.logs import Logs
+from infra.network import Network
 
-from .conftest import Config, kubeconfig
-from .recording import record
+from . import aws, eks
+from .recording import UNKNOWN, Record, Recording, record
 
-Write = Callable[..., str]
-ANSWER = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a kubeconfig for a server, and give back its path."""
-
-    def to_file(server: str, **entry: Any) -> str:
-        file = tmp_path / "kubeconfig"
-        file.write_text(yaml.safe_dump(kubeconfig(server, **entry)))
-        return str(file)
-
-    return to_file
+ACCOUNT = aws.IDS["north"]
+OPERATOR = f"arn:aws:iam::{ACCOUNT}:role/fl-silos/deployer-kubernetes"
+BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/fl-silos/boundary"
+KEY = "arn:aws:kms:eu-central-1:222222222222:key/cluster"
+NAME = "heart-north-h-vpc-id"
+API = "north-eks.gr7.eu-central-1.eks.amazonaws.com"
+GROUP = f"sg-of-{NAME}"
+PROVIDER = "pulumi:providers:kubernetes"
+RULE = "securityGroupIngressRule:SecurityGroupIngressRule"
+OFFICE = "203.0.113.7/32"
 
 
-@contextmanager
-def _served(
-    answer: bytes | None, context: ssl.SSLContext | None = None
-) -> Iterator[tuple[str, int]]:
-    """A server that says ``answer`` to each caller, or nothing."""
-    over = threading.Event()
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            try:
-                connection = self.request
-                connection.settimeout(10)
-                if context is not None:
-                    connection = context.wrap_socket(connection, server_side=True)
-                if answer is None:
-                    over.wait(10)
-                    return
-                connection.recv(1000)
-                connection.sendall(answer)
-                connection.close()
-            except (ssl.SSLError, ConnectionError, TimeoutError):
-                pass  # a caller that does not trust the certificate, or says nothing
-
-    with _running(Handler) as address:
-        try:
-            yield address
-        finally:
-            over.set()
+def _program(protect: bool, **more: Any) -> None:
+    account = aws.account("north", **more)
+    site = aws.site("north", **more)
+    key = cast("Any", SimpleNamespace(arn=pulumi.Output.from_input(KEY)))
+    logs = Logs(account, 30, key)
+    made = Cluster(account, site, Network(account, site, logs), key, logs, "1.34", protect)
+    pulumi.export("name", made.name)
+    pulumi.export("arn", made.arn)
+    pulumi.export("endpoint", made.endpoint)
+    pulumi.export("group", made.security_group_id)
+    pulumi.export("role", [made.role_name, made.role_arn])
+    pulumi.export("node", [made.node_role_name, made.node_role_arn])
+    pulumi.export("kubeconfig", made.kubeconfig)
+    if made.tunnel_command is not None:
+        pulumi.export("command", made.tunnel_command)
 
 
-@contextmanager
-def _running(handler: type[socketserver.BaseRequestHandler]) -> Iterator[tuple[str, int]]:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield "127.0.0.1", server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+def _made(preview: bool = False, protect: bool = False, **more: Any) -> Recording:
+    return _recorded(preview, protect, json.dumps(more, sort_keys=True))
 
 
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority("one", dt.timedelta(days=1))
+@cache
+def _recorded(preview: bool, protect: bool, more: str) -> Recording:
+    """Once for all tests, which only read."""
+    return record({}, "dev", preview, lambda: _program(protect, **json.loads(more)))
 
 
-@pytest.fixture
-def https(authority: Authority, tmp_path: Path) -> Iterator[str]:
-    """An API server with a certificate of the authority, for 127.0.0.1."""
-    identity = authority.aggregator(["127.0.0.1"])
-    identity.save(tmp_path / "server")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server" / "tls.crt", tmp_path / "server" / "tls.key")
-    with _served(ANSWER, context) as (host, port):
-        yield f"https://{host}:{port}"
+def _inner(recording: Recording) -> dict[str, Any]:
+    return recording.of(eks.INNER).properties
 
 
-def _data(pem: bytes) -> str:
-    return base64.b64encode(pem).decode()
+def _statements(policy: str) -> list[dict[str, Any]]:
+    return json.loads(policy)["Statement"]
 
 
-def _told(path: str | None, context: str | None = None) -> str:
-    with pytest.raises(ClusterError) as caught:
-        cluster.check(path, context)
-    assert caught.value.remedy
-    line = f"{caught.value.message}; {caught.value.remedy}"
-    assert "\n" not in line
-    return line
+def _after(recording: Recording, one: Record) -> set[str]:
+    """URNs of what is made before it, at whatever distance: it is destroyed before them."""
+    found: set[str] = set()
+    waiting = [one]
+    while waiting:
+        for urn in waiting.pop().dependencies:
+            if urn not in found:
+                found.add(urn)
+                waiting += [recording.resources[urn]] if urn in recording.resources else []
+    return found
 
 
-# What answers
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"zones": ["euc1-az1", "euc1-az2", "euc1-az3"]},
+    {"api": {"tunnel": 8443}},
+    {"api": {"cidrs": [OFFICE]}},
+    {"internet": True},
+]
 
 
-def test_any_answer_will_do(write: Write, https: str, authority: Authority):
-    cluster.check(
-        write(https, **{"certificate-authority-data": _data(authority.certificate)}), None
+@pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_all_is_in_the_partys_account(variant: dict[str, Any], preview: bool) -> None:
+    made = _made(preview, **variant)
+    resources = [one for one in made.resources.values() if one.kind.startswith("aws:")]
+    assert {one.provider.rpartition("::")[2] for one in resources} == {"north-aws"}
+    component = made.of(eks.CLUSTER)
+    assert component.providers["aws"].endswith("::north-aws")
+    roles = [one for one in made.all("aws:iam/role:Role") if "Cluster$" in one.urn]
+    assert {one.name for one in roles} == {"north-cluster", "north-node"}
+    for role in roles:
+        assert role.properties["path"] == "/fl-silos/"
+        assert role.properties["permissionsBoundary"] == BOUNDARY
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_the_first_preview_has_all_that_an_up_makes(variant: dict[str, Any]) -> None:
+    preview = _made(True, **variant)
+    assert set(preview.resources) == set(_made(**variant).resources)
+    assert preview.outputs["kubeconfig"] == UNKNOWN
+    assert preview.outputs["name"] == UNKNOWN
+
+
+def test_the_cluster_is_named_after_its_network() -> None:
+    made = _made()
+    assert _inner(made)["name"] == NAME
+    assert made.outputs["name"] == NAME
+    assert made.outputs["arn"].endswith("cluster/north-eks")
+    assert made.outputs["endpoint"] == f"https://{API}"
+    assert made.outputs["group"] == GROUP
+
+
+@pytest.mark.parametrize("zones", [2, 3])
+def test_the_cluster_is_in_the_private_subnets(zones: int) -> None:
+    named = [f"euc1-az{number}" for number in range(1, zones + 1)]
+    made = _made(zones=named, internet=True)
+    assert _inner(made)["vpcConfig"]["subnetIds"] == [f"north-private-{one}-id" for one in named]
+
+
+@pytest.mark.parametrize("api", [{}, {"tunnel": 8443}], ids=["private", "tunnel"])
+def test_the_api_is_private(api: dict[str, Any]) -> None:
+    config = _inner(_made(api=api))["vpcConfig"]
+    assert config["endpointPrivateAccess"] is True
+    assert config["endpointPublicAccess"] is False
+    assert "publicAccessCidrs" not in config
+
+
+def test_the_api_is_public_for_named_networks_alone() -> None:
+    config = _inner(_made(api={"cidrs": [OFFICE]}))["vpcConfig"]
+    assert config["endpointPrivateAccess"] is True
+    assert config["endpointPublicAccess"] is True
+    assert config["publicAccessCidrs"] == [OFFICE]
+
+
+def test_auto_mode_with_roles_of_its_own() -> None:
+    made = _made()
+    inner = _inner(made)
+    assert inner["computeConfig"] == {
+        "enabled": True,
+        "nodePools": ["system", "general-purpose"],
+        "nodeRoleArn": "arn:aws:iam::000000000000:role/fl-silos/north-node",
+    }
+    assert inner["storageConfig"] == {"blockStorage": {"enabled": True}}
+    assert inner["kubernetesNetworkConfig"]["elasticLoadBalancing"] == {"enabled": True}
+    assert inner["roleArn"] == "north-cluster"
+    given = made.of(eks.CLUSTER).properties
+    assert given["autoMode"]["createNodeRole"] is False
+    assert given["skipDefaultNodeGroup"] is True
+    assert given["corednsAddonOptions"]["enabled"] is False
+    # With this, pulumi-eks would ask the cluster's API.
+    assert "storageClasses" not in given
+    assert made.outputs["role"] == [
+        "north-cluster-0123abc",
+        "arn:aws:iam::000000000000:role/fl-silos/north-cluster",
+    ]
+    assert made.outputs["node"] == [
+        "north-node-0123abc",
+        "arn:aws:iam::000000000000:role/fl-silos/north-node",
+    ]
+
+
+def test_services_have_the_addresses_that_network_policies_name() -> None:
+    network = _inner(_made())["kubernetesNetworkConfig"]
+    assert network["serviceIpv4Cidr"] == cluster.SERVICE_CIDR == "172.20.0.0/16"
+
+
+def test_access_is_by_one_entry_and_not_by_having_made_it() -> None:
+    made = _made()
+    assert _inner(made)["accessConfig"] == {
+        "authenticationMode": "API",
+        "bootstrapClusterCreatorAdminPermissions": False,
+    }
+    given = made.of(eks.CLUSTER).properties
+    (entry,) = given["accessEntries"].values()
+    assert entry["principalArn"] == OPERATOR
+    (policy,) = entry["accessPolicies"].values()
+    assert policy["policyArn"].endswith("cluster-access-policy/AmazonEKSClusterAdminPolicy")
+    assert policy["accessScope"] == {"type": "cluster"}
+    assert not {"kubernetesGroups", "type"} & set(entry)
+    assert given["providerCredentialOpts"] == {"roleArn": OPERATOR}
+
+
+def test_only_the_clusters_creator_is_changed() -> None:
+    def transformed(kind: str, props: dict[str, Any]) -> pulumi.ResourceTransformResult | None:
+        return cluster.without_creator(
+            pulumi.ResourceTransformArgs(
+                custom=True, type_=kind, name="x", props=props, opts=pulumi.ResourceOptions()
+            )
+        )
+
+    before = {
+        "version": "1.34",
+        "accessConfig": {
+            "authenticationMode": "API",
+            "bootstrapClusterCreatorAdminPermissions": True,
+        },
+    }
+    result = transformed(eks.INNER, before)
+    assert result is not None
+    assert result.props == {
+        "version": "1.34",
+        "accessConfig": {
+            "authenticationMode": "API",
+            "bootstrapClusterCreatorAdminPermissions": False,
+        },
+    }
+    assert before["accessConfig"]["bootstrapClusterCreatorAdminPermissions"] is True
+    for kind in (eks.CLUSTER, "aws:eks/accessEntry:AccessEntry"):
+        assert transformed(kind, before) is None
+
+
+def test_secrets_are_encrypted_and_all_logs_are_kept() -> None:
+    inner = _inner(_made())
+    assert inner["encryptionConfig"] == {"provider": {"keyArn": KEY}, "resources": ["secrets"]}
+    assert set(inner["enabledClusterLogTypes"]) == {
+        "api",
+        "audit",
+        "authenticator",
+        "controllerManager",
+        "scheduler",
+    }
+    assert inner["version"] == "1.34"
+    assert inner["upgradePolicy"] == {"supportType": "STANDARD"}
+
+
+@pytest.mark.parametrize("protect", [False, True])
+def test_a_protected_cluster_stays(protect: bool) -> None:
+    made = _made(protect=protect)
+    assert made.of(eks.CLUSTER).protect is protect
+    assert _inner(made)["deletionProtection"] is protect
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "actions", "policies"),
+    [
+        (
+            "north-cluster",
+            "eks.amazonaws.com",
+            ["sts:AssumeRole", "sts:TagSession"],
+            {
+                "AmazonEKSClusterPolicy",
+                "AmazonEKSComputePolicy",
+                "AmazonEKSBlockStoragePolicy",
+                "AmazonEKSLoadBalancingPolicy",
+                "AmazonEKSNetworkingPolicy",
+            },
+        ),
+        (
+            "north-node",
+            "ec2.amazonaws.com",
+            ["sts:AssumeRole"],
+            {"AmazonEKSWorkerNodeMinimalPolicy", "AmazonEC2ContainerRegistryPullOnly"},
+        ),
+    ],
+)
+def test_roles_are_what_auto_mode_needs(
+    name: str, service: str, actions: list[str], policies: set[str]
+) -> None:
+    made = _made()
+    role = made.of("aws:iam/role:Role", name).properties
+    (trust,) = _statements(role["assumeRolePolicy"])
+    assert trust["Principal"] == {"Service": service}
+    assert trust["Action"] == actions
+    attached = {
+        one.properties["policyArn"]
+        for one in made.all("rolePolicyAttachment:RolePolicyAttachment")
+        if one.properties["role"].startswith(name)
+    }
+    assert attached == {f"arn:aws:iam::aws:policy/{policy}" for policy in policies}
+
+
+def test_a_long_silos_roles_leave_room_for_pulumis_suffix() -> None:
+    def program() -> None:
+        account = replace(aws.account("north"), party="n" * 57)
+        key = cast("Any", SimpleNamespace(arn=pulumi.Output.from_input(KEY)))
+        logs = Logs(account, 30, key)
+        site = aws.site("north")
+        Cluster(account, site, Network(account, site, logs), key, logs, "1.34", False)
+
+    roles = record({}, "dev", False, program).all("aws:iam/role:Role")
+    assert len({one.name for one in roles}) == 3
+    assert all(len(one.name) + len("-0123abc") <= 64 for one in roles)
+
+
+def test_the_clusters_role_may_use_the_key_for_volumes_and_nothing_else_by_itself() -> None:
+    made = _made()
+    own = [one for one in made.all("rolePolicy:RolePolicy") if "Cluster$" in one.urn]
+    (policy,) = (one.properties for one in own)
+    assert policy["role"].startswith("north-cluster")
+    use, grant = _statements(policy["policy"])
+    assert use["Resource"] == grant["Resource"] == [KEY]
+    assert grant["Action"] == ["kms:CreateGrant"]
+    assert grant["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+    assert all(one.startswith("kms:") and "*" not in one for one in use["Action"])
+    assert {"kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"} <= set(
+        use["Action"]
+    )
+    assert not {"kms:CreateGrant", "kms:PutKeyPolicy", "kms:ScheduleKeyDeletion"} & set(
+        use["Action"]
     )
 
 
-def test_an_authority_in_a_file_beside_the_kubeconfig_is_found(
-    write: Write, https: str, authority: Authority, tmp_path: Path
-):
-    (tmp_path / "ca.pem").write_bytes(authority.certificate)
-    cluster.check(write(https, **{"certificate-authority": "ca.pem"}), None)
+@pytest.mark.parametrize(
+    ("api", "source"),
+    [
+        ({"tunnel": 8443}, {"referencedSecurityGroupId": "north-tunnel-id"}),
+        ({}, {"cidrIpv4": "10.1.0.0/16"}),
+    ],
+    ids=["tunnel", "within"],
+)
+def test_the_private_api_lets_in_who_deploys(api: dict[str, Any], source: dict[str, str]) -> None:
+    made = _made(api=api)
+    rule = made.of(RULE, "north-api").properties
+    assert rule["securityGroupId"] == GROUP
+    assert (rule["fromPort"], rule["toPort"], rule["ipProtocol"]) == (443, 443, "tcp")
+    sources = {key: rule[key] for key in rule if key.startswith(("cidr", "referenced", "prefix"))}
+    assert sources == source
 
 
-def test_a_cluster_under_another_name_is_trusted(write: Write, https: str, authority: Authority):
-    ca = {"certificate-authority-data": _data(authority.certificate)}
-    path = write(https.replace("127.0.0.1", "localhost"), **ca)
-    assert "does not trust" in _told(path)
-    name = {"tls-server-name": "aggregator.one.internal"}
-    cluster.check(write(https.replace("127.0.0.1", "localhost"), **ca, **name), None)
+def test_a_public_api_needs_no_rule() -> None:
+    made = _made(api={"cidrs": [OFFICE]})
+    assert [one.name for one in made.all(RULE)] == ["north-endpoints"]
 
 
-def test_a_cluster_that_is_not_to_be_verified_is_not(write: Write, https: str):
-    cluster.check(write(https, **{"insecure-skip-tls-verify": True}), None)
-
-
-def test_a_proxy_is_used(write: Write, https: str, authority: Authority):
-    seen: list[str] = []
-
-    class Proxy(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            target = self.rfile.readline().split()[1].decode()
-            while self.rfile.readline().strip():
-                pass
-            seen.append(target)
-            host, _, port = target.partition(":")
-            with socket.create_connection((host, int(port)), 5) as onward:
-                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
-                back = threading.Thread(target=_pass_on, args=(onward, self.request))
-                back.start()
-                _pass_on(self.request, onward)
-                back.join()
-
-    ca = {"certificate-authority-data": _data(authority.certificate)}
-    with _running(Proxy) as (host, port):
-        cluster.check(write(https, **ca, **{"proxy-url": f"http://{host}:{port}"}), None)
-    assert seen == [https.removeprefix("https://")]
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(4096):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # the other side has gone
-
-
-def test_a_path_is_sent_in_ascii(write: Write):
-    with _served(ANSWER) as (host, port):
-        cluster.check(write(f"http://{host}:{port}/für alle"), None)
-
-
-def test_a_host_is_asked_for_in_ascii(write: Write, monkeypatch: pytest.MonkeyPatch):
-    asked: list[Any] = []
-    connect = socket.create_connection
-
-    def seen(address: Any, *more: Any) -> socket.socket:
-        asked.append(address[0])
-        return connect(("127.0.0.1", address[1]), *more)
-
-    monkeypatch.setattr(socket, "create_connection", seen)
-    with _served(ANSWER) as (_, port):
-        cluster.check(write(f"http://bücher.invalid:{port}"), None)
-    assert asked == ["xn--bcher-kva.invalid"]
-
-
-def test_a_name_that_yaml_reads_as_a_number_is_a_name(api_server: str, tmp_path: Path):
-    content = kubeconfig(api_server) | {"current-context": 5}
-    content["contexts"][0]["name"] = 5
-    file = tmp_path / "kubeconfig"
-    file.write_text(yaml.safe_dump(content))
-    cluster.check(str(file), None)
-    cluster.check(str(file), "5")
-
-
-def test_in_a_pod_there_is_no_kubeconfig(home: Path, monkeypatch: pytest.MonkeyPatch):
-    (home / ".kube" / "config").unlink()
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
-    cluster.check(None, None)
-
-
-# What does not
-
-
-def test_a_closed_port(write: Write):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    line = _told(write(f"https://127.0.0.1:{port}"))
-    assert line == (
-        f"the cluster of context 'here' (https://127.0.0.1:{port}) does not answer: Connection "
-        "refused; is it running, and is this machine allowed to reach it?"
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_the_cluster_is_destroyed_before_what_it_needs(variant: dict[str, Any]) -> None:
+    made = _made(**variant)
+    before = _after(made, made.of(eks.CLUSTER))
+    kinds = (
+        "rolePolicyAttachment:RolePolicyAttachment",
+        "vpcEndpoint:VpcEndpoint",
+        "subnet:Subnet",
+        "routeTableAssociation:RouteTableAssociation",
+        "RuleGroupAssociation",
+        "ec2/route:Route",
     )
+    for kind in kinds:
+        for one in made.all(kind):
+            if not one.name.startswith("north-public"):
+                assert one.urn in before, one.short
+    for kind, name in (
+        ("rolePolicy:RolePolicy", "north-cluster-key"),
+        ("logGroup:LogGroup", "north-control-plane-logs"),
+        (RULE, "north-endpoints"),
+    ):
+        assert made.of(kind, name).urn in before, name
 
 
-def test_the_program_tells_it_before_anything_is_made(federation: Config, write: Write):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(pulumi.RunError, match=r"^the cluster of context 'here' .* refused; is it"):
-        record(federation | {"kubeconfig": write(f"https://127.0.0.1:{port}")})
+def test_the_log_group_is_the_one_that_eks_writes_to() -> None:
+    group = _made().of("logGroup:LogGroup", "north-control-plane-logs").properties
+    assert group["name"] == f"/aws/eks/{NAME}/cluster"
 
 
-def test_another_authority(write: Write, https: str):
-    other = Authority("one", dt.timedelta(days=1))
-    path = write(https, **{"certificate-authority-data": _data(other.certificate)})
-    line = _told(path)
-    assert f"({https}) shows a certificate that {path} does not trust: " in line
-    assert "fetch its kubeconfig again" in line
+@pytest.mark.parametrize("api", [{}, {"tunnel": 8443}, {"cidrs": [OFFICE]}], ids=str)
+def test_objects_go_while_the_api_can_still_be_reached(api: dict[str, Any]) -> None:
+    made = _made(api=api)
+    before = _after(made, made.of(PROVIDER))
+    # The component: with it, its access entries.
+    assert made.of(eks.CLUSTER).urn in before
+    ways = [*made.all("securityGroupIngressRule:SecurityGroupIngressRule")]
+    ways += [*made.all("instance:Instance"), *made.all("securityGroupEgressRule")]
+    assert {one.urn for one in ways} <= before
 
 
-def test_no_authority_is_the_systems(write: Write, https: str):
-    assert "does not trust" in _told(write(https))
+def test_objects_are_applied_as_in_the_local_stack() -> None:
+    provider = _made().of(PROVIDER).properties
+    for name in ("enableServerSideApply", "enableConfigMapMutable", "enableSecretMutable"):
+        assert provider[name] == "true"
+    # Objects must not vanish from the state because a tunnel is closed.
+    assert "deleteUnreachable" not in provider
 
 
-@pytest.mark.parametrize("data", ["bm90IHBlbQ==", "%%%", 5])
-def test_an_authority_that_is_none(write: Write, https: str, data: Any):
-    line = _told(write(https, **{"certificate-authority-data": data}))
-    assert "the certificate authority of context 'here' cannot be read" in line
+def test_objects_stay_when_the_api_is_reached_by_another_way() -> None:
+    ways = [_made(api=api).of(PROVIDER).properties for api in ({}, {"tunnel": 8443})]
+    assert ways[0]["kubeconfig"] != ways[1]["kubeconfig"]
+    assert ways[0]["clusterIdentifier"] == ways[1]["clusterIdentifier"] == f"https://{API}"
 
 
-def test_silence(write: Write, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cluster, "SECONDS", 0.2)
-    started = time.monotonic()
-    with _served(None) as (host, port):
-        for scheme in ("http", "https"):
-            line = _told(write(f"{scheme}://{host}:{port}"))
-            assert "has not answered in" in line
-    assert time.monotonic() - started < 5
+def test_the_kubeconfig_is_pulumi_eks_own_and_no_secret() -> None:
+    made = _made()
+    config = made.of(PROVIDER).properties["kubeconfig"]
+    assert config == made.outputs["kubeconfig"]
+    (entry,) = json.loads(config)["clusters"]
+    assert entry["cluster"] == {
+        "server": f"https://{API}",
+        "certificate-authority-data": base64.b64encode(b"CA OF north-eks").decode(),
+    }
 
 
-def test_no_http(write: Write):
-    with _served(b"SSH-2.0-OpenSSH_9\r\n") as (host, port):
-        assert "does not speak HTTP" in _told(write(f"http://{host}:{port}"))
-        assert "does not answer: " in _told(write(f"https://{host}:{port}"))
+def test_with_a_tunnel_the_kubeconfig_leads_through_it() -> None:
+    made = _made(api={"tunnel": 8443})
+    (entry,) = json.loads(made.of(PROVIDER).properties["kubeconfig"])["clusters"]
+    assert entry["cluster"]["server"] == "https://localhost:8443"
+    assert entry["cluster"]["tls-server-name"] == API
+    assert f'"host": ["{API}"]' in made.outputs["command"]
+    assert '"localPortNumber": ["8443"]' in made.outputs["command"]
+    assert "command" not in _made().outputs
 
 
-def test_a_name_that_leads_nowhere(write: Write, monkeypatch: pytest.MonkeyPatch):
-    def unknown(*address: Any) -> socket.socket:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "create_connection", unknown)
-    line = _told(write("https://cluster.invalid"))
-    assert "has a name that leads nowhere: cluster.invalid; is it running" in line
-
-
-@pytest.mark.parametrize(
-    "proxy",
-    [
-        "socks5://127.0.0.1:1",
-        "http://127.0.0.1:999999",
-        "http://127.0.0.1:x",
-        "http://[::1",
-        "http://a..b:1",
-        "http://:80",
-        "127.0.0.1:1",
-        5,
-    ],
-)
-def test_a_proxy_that_cannot_be_used(write: Write, proxy: Any):
-    path = write("https://127.0.0.1:1", **{"proxy-url": proxy})
-    line = _told(path)
-    assert line.startswith(f"{path}: context 'here' needs the proxy {str(proxy)!r}; only proxies")
+def _config() -> dict[str, Any]:
+    command = {"command": "aws", "args": ["eks", "get-token", "--role", OPERATOR]}
+    return {
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "kubernetes",
+                "cluster": {"server": "https://a.b.c", "certificate-authority-data": "Q0E="},
+            }
+        ],
+        "users": [{"name": "aws", "user": {"exec": command}}],
+    }
 
 
-def test_a_proxy_without_a_port_has_the_schemes(write: Write, monkeypatch: pytest.MonkeyPatch):
-    asked: list[Any] = []
-
-    def refused(address: Any, *more: Any) -> socket.socket:
-        asked.append(address)
-        raise ConnectionRefusedError(111, "Connection refused")
-
-    monkeypatch.setattr(socket, "create_connection", refused)
-    assert "refused" in _told(write("https://one.invalid", **{"proxy-url": "http://two.invalid"}))
-    assert asked == [("two.invalid", 80)]
+def test_without_a_tunnel_a_kubeconfig_stays_as_it_is() -> None:
+    text = json.dumps(_config(), indent=3)
+    assert cluster.through_tunnel(text, None) == text
 
 
-def test_no_password_is_shown(write: Write):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    proxy = {"proxy-url": "socks5://me:secret@127.0.0.1:1"}
-    assert "secret" not in _told(write(f"https://me:secret@127.0.0.1:{port}"))
-    assert "secret" not in _told(write("https://me:secret@127.0.0.1:99999"))
-    assert "secret" not in _told(write(f"https://127.0.0.1:{port}", **proxy))
+@pytest.mark.parametrize("server", ["https://a.b.c", "https://a.b.c:443", "https://A.b.C/"])
+def test_a_tunnel_changes_the_address_and_not_who_is_expected_there(server: str) -> None:
+    config = _config()
+    config["clusters"][0]["cluster"]["server"] = server
+    changed = json.loads(cluster.through_tunnel(json.dumps(config), 9000))
+    expected = _config()
+    expected["clusters"][0]["cluster"] = {
+        "server": "https://localhost:9000",
+        "tls-server-name": "a.b.c",
+        "certificate-authority-data": "Q0E=",
+    }
+    assert changed == expected
 
 
-@pytest.mark.parametrize("fault", [ValueError, TypeError, UnicodeError])
-def test_what_nobody_has_thought_of(
-    write: Write, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
-):
-    def broken(*address: Any) -> socket.socket:
-        raise fault("odd")
-
-    monkeypatch.setattr(socket, "create_connection", broken)
-    path = write("https://127.0.0.1:1")
-    line = _told(path)
-    assert line.startswith(f"{path}: the cluster of context 'here' (https://127.0.0.1:1) cannot be")
-    assert "odd; correct the file, or name another" in line
-
-
-# Kubeconfigs
-
-
-def test_no_kubeconfig(home: Path):
-    (home / ".kube" / "config").unlink()
-    line = _told(None)
-    assert line.startswith(f"there is no kubeconfig {home / '.kube' / 'config'}; start a cluster")
-    assert "KUBECONFIG" in line
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("a: [", "is not YAML"),
-        ("just words", "is no kubeconfig"),
-        ("{}", "has no current context; choose one: `kubectl config use-context NAME`"),
-        ("current-context: here", "has no context 'here'"),
-        (
-            "current-context: here\ncontexts: [{name: here, context: {cluster: gone}}]",
-            "context 'here' leads to no cluster with a server",
-        ),
-        ("current-context: [x]", "current-context is no name: ['x']; correct the file, or name"),
-        ("current-context: {a: 1}", "current-context is no name: {'a': 1}"),
-        ('current-context: "a\\nb"', r"current-context is no name: 'a\nb'"),
-        (
-            "current-context: here\ncontexts: [{name: [a], context: {cluster: one}}]",
-            "contexts[0].name is no name: ['a']",
-        ),
-        (
-            "current-context: here\ncontexts: [{name: here, context: {cluster: [x]}}]",
-            "the cluster of context 'here' is no name: ['x']",
-        ),
-        (
-            "current-context: here\ncontexts: [{name: here, context: {cluster: one}}]\n"
-            "clusters: [{name: [one], cluster: {server: x}}]",
-            "clusters[0].name is no name: ['one']",
-        ),
-        (
-            "current-context: here\ncontexts: [{name: here, context: {cluster: one}}]\n"
-            "clusters: [{name: one, cluster: [x]}]",
-            "context 'here' leads to no cluster with a server",
-        ),
-        (
-            "current-context: here\ncontexts: [{name: here, context: [x]}]",
-            "has no context 'here'",
-        ),
-        (
-            "current-context: here\ncontexts: [{name: 5, context: {}}, {name: x, context: {}}]",
-            "has no context 'here'; available: 5, x",
-        ),
-    ],
-)
-def test_a_kubeconfig_that_leads_nowhere(tmp_path: Path, content: str, said: str):
-    file = tmp_path / "kubeconfig"
-    file.write_text(content)
-    line = _told(str(file))
-    assert line.startswith(str(file))
-    assert said in line
-
-
-def test_a_folder_for_a_kubeconfig(tmp_path: Path):
-    assert _told(str(tmp_path)).startswith(f"cannot read {tmp_path}: ")
-
-
-def test_a_context_that_is_not_there(write: Write, api_server: str):
-    line = _told(write(api_server), "hero")
-    assert "has no context 'hero'; did you mean 'here'? available: here; or name another" in line
-
-
-@pytest.mark.parametrize(
-    "server",
-    [
-        "127.0.0.1:6443",
-        "ftp://127.0.0.1",
-        "https://",
-        "https://127.0.0.1:99999",
-        "https://127.0.0.1:abc",
-        "https://127.0.0.1:-1",
-        "https://127.0.0.1:0",
-        "https://[::1",
-        "https://[zz]:6443",
-        "https://a..b:6443",
-        "https://.:6443",
-        f"https://{'a' * 64}.example",
-        "https://a℀b:6443",
-        "https://a b:6443",
-        "https://a\0b:6443",
-        "https://a\ud800b:6443",
-        "https://127.0.0.1/\ud800",
-    ],
-)
-def test_a_server_without_an_address(write: Write, server: str):
-    path = write(server)
-    line = _told(path)
-    said = f"{path}: the server of context 'here' is {server!r}; it must be an address such as"
-    assert line.startswith(said)
-
-
-@pytest.mark.parametrize("server", [5, [1], {"a": 1}, None, True])
-def test_a_server_that_is_no_text(write: Write, server: Any):
-    assert "context 'here' leads to no cluster with a server" in _told(write(server))
-
-
-@pytest.mark.parametrize("name", ["a..b", ".a", ["a"], "a b", "a" * 64])
-def test_a_name_in_certificates_that_is_none(write: Write, https: str, name: Any):
-    path = write(https, **{"tls-server-name": name})
-    line = _told(path)
-    assert line.startswith(f"{path}: the tls-server-name of context 'here' is no name: {name!r}; ")
-
-
-def test_a_number_for_the_name_in_certificates(write: Write, https: str, authority: Authority):
-    ca = {"certificate-authority-data": _data(authority.certificate)}
-    assert "does not trust" in _told(write(https, **ca, **{"tls-server-name": 5}))
-
-
-def test_where_the_kubeconfig_is(monkeypatch: pytest.MonkeyPatch, home: Path):
-    assert cluster.kubeconfig(None) is None
-    assert cluster.kubeconfig("~/one") == str(home / "one")
-    assert cluster.kubeconfig("one") == str(cluster.ROOT / "one")
-    monkeypatch.setenv("KUBECONFIG", "/two")
-    assert cluster.kubeconfig(None) == "/two"
-    assert cluster.kubeconfig("/one") == "/one"
-
-
-def test_a_home_that_is_not_there():
-    with pytest.raises(ClusterError, match="there is no home folder for ~nobody-here/config"):
-        cluster.kubeconfig("~nobody-here/config")
-
-
-def test_two_kubeconfigs_are_one_too_many(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KUBECONFIG", "/one:/two")
-    with pytest.raises(ClusterError, match="names more than one file: /one:/two"):
-        cluster.kubeconfig(None)
+def test_a_tunnelled_kubeconfig_is_the_same_each_time() -> None:
+    config = _config()
+    backwards = dict(reversed(config.items()))
+    assert cluster.through_tunnel(json.dumps(config), 9000) == cluster.through_tunnel(
+        json.dumps(backwards), 9000
+    )

@@ -7,40 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pulumi
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from fl_core.cli.services import agent, coordinator
-from infra.config import Config as Settings
+from infra.config.local import Config as Settings
 from infra.data import MAX_BYTES
 
-from .conftest import Config
+from .conftest import Config, refused
 from .recording import PROJECT, Recording, opened, record
 
 ROOT = Path(__file__).parents[2]
 DIGEST = f"@sha256:{'0' * 64}"
-
-
-def _refused(config: Config, stack: str = "local") -> str:
-    """The one line that the user sees."""
-    made: list[str] = []
-    original = pulumi.Resource.__init__
-
-    def seen(self: pulumi.Resource, kind: str, *arguments: Any, **more: Any) -> None:
-        made.append(kind)
-        original(self, kind, *arguments, **more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pulumi.Resource, "__init__", seen)
-        with pytest.raises(pulumi.RunError) as caught:
-            record(config, stack)
-    assert made == ["pulumi:pulumi:Stack"], "something was made"
-    line = str(caught.value)
-    assert "\n" not in line
-    assert "; " in line, "no remedy"
-    return line
 
 
 def _silos(*silos: dict[str, Any]) -> Config:
@@ -226,13 +205,13 @@ CASES: dict[str, tuple[Config, str, str]] = {
 def test_what_is_wrong_is_told_with_its_key(federation: Config, case: str):
     change, key, said = CASES[case]
     config = {name: value for name, value in (federation | change).items() if value is not None}
-    line = _refused(config)
+    line = refused(config)
     assert line.startswith(f"{PROJECT}:{key}: ")
     assert re.search(said, line), line
 
 
 def test_other_stacks_want_a_digest(federation: Config):
-    line = _refused(federation, stack="prod")
+    line = refused(federation, stack="prod")
     assert line.startswith(f"{PROJECT}:image: ")
     assert "pin it: IMAGE@sha256:DIGEST" in line
     made = record(federation | {"image": f"registry.example/fl{DIGEST}"}, stack="prod")
@@ -246,7 +225,7 @@ def test_a_file_too_large_for_a_secret_is_told(federation: Config, tmp_path: Pat
     assert record(federation).of("Secret", "north-data")
     with file.open("ab") as more:
         more.write(b"1\n")
-    line = _refused(federation)
+    line = refused(federation)
     assert line.startswith(f"{PROJECT}:silos[0].data: over 900000 bytes")
     assert "s3://BUCKET/PREFIX" in line
 
@@ -259,7 +238,7 @@ def test_files_that_a_secret_or_a_run_cannot_take_are_told(
     folder.mkdir()
     (folder / name).write_text(rows)
     federation["silos"][0]["data"] = str(folder)
-    assert _refused(federation).startswith(f"{PROJECT}:silos[0].data: ")
+    assert refused(federation).startswith(f"{PROJECT}:silos[0].data: ")
 
 
 def test_what_is_left_out_has_defaults(recording: Recording):

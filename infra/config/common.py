@@ -1,32 +1,24 @@
-"""A stack's configuration: typed, and checked as a whole before any resource is registered."""
+"""What the stack `local` and the stacks on AWS have in common: amounts, names, services."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 
-import pulumi
-from pulumi.runtime.config import CONFIG, get_config_env
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fl_core.errors import FlError
-from fl_core.fields import Strict, field_error
+from fl_core.fields import Strict
 from fl_core.spec import RESERVED, SILO_NAME
-from fl_core.yaml_file import SpecSource
+from infra.config.keys import where
 
-LOCAL = "local"
-"""The stack whose image needs no digest: it is built and used on one machine."""
 AGGREGATOR = "aggregator"
-SEE = "infra/README.md has every key"
 LONGEST_LABEL = 63
 _IMAGE = re.compile(r"[a-z0-9][\w.:/-]{0,400}(@sha256:[0-9a-f]{64})?")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([\w.-]{0,100}[A-Za-z0-9])?", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_TEXT = (str, str | None)
 _QUANTITY = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)([A-Za-z]{0,2})")
 _CPU_UNITS = {"": Decimal(1), "m": Decimal("0.001")}
 _BYTE_UNITS = {
@@ -114,6 +106,7 @@ def _is_distribution(name: str) -> str:
 
 Cpu = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_is_cpu)]
 Memory = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_is_memory)]
+Image = Annotated[str, AfterValidator(_is_image)]
 Label = Annotated[str, AfterValidator(_is_label)]
 SiloName = Annotated[str, AfterValidator(_is_silo)]
 
@@ -176,13 +169,23 @@ class Storage(Strict):
     )
 
 
-class Aggregator(Strict):
-    """The coordinator and its runs."""
+class Slots(Strict):
+    """How many runs there are at once."""
 
     # The health port lies 40 above the control port, and runs have those between.
     slots: int = Field(default=1, ge=1, le=32, examples=[2])
+
+
+class Aggregator(Slots):
+    """The coordinator and its runs."""
+
     storage: Storage = Storage()
     resources: Resources = Resources()
+
+    @property
+    def all_resources(self) -> Resources:
+        """With defaults."""
+        return self.resources.over(_by_slots(self.slots))
 
 
 class Agents(Strict):
@@ -192,150 +195,70 @@ class Agents(Strict):
     resources: Resources = Resources()
 
 
-class Silo(Strict):
-    """A silo and its own data."""
-
-    name: SiloName = Field(examples=["north"])
-    data: str = Field(min_length=1, max_length=2000, examples=["data/north.csv"])
-
-
-class Config(Strict):
-    """What a stack's file says under the project's name."""
+class Federation(Strict):
+    """What the services are made from, wherever they run."""
 
     federation: Label = Field(examples=["heart"])
-    image: Annotated[str, AfterValidator(_is_image)] = Field(
-        examples=["registry.example/fl-silos@sha256:DIGEST"]
-    )
-    silos: tuple[Silo, ...] = Field(
-        min_length=1, max_length=1024, examples=[[{"name": "north", "data": "data/north.csv"}]]
-    )
     plugins: tuple[Annotated[str, AfterValidator(_is_distribution)], ...] = Field(
         default=("fl-core-mlp", "fl-core-xgboost"), min_length=1, max_length=100
     )
-    aggregator: Aggregator = Aggregator()
     agents: Agents = Agents()
     exclude: tuple[Annotated[str, AfterValidator(_is_excluded)], ...] = Field(
         default=(), max_length=1024, examples=[["north"]]
     )
-    kubeconfig: str | None = Field(
-        default=None, min_length=1, max_length=4000, examples=["kubeconfig"]
-    )
-    context: str | None = Field(default=None, min_length=1, max_length=1000, examples=["kind-kind"])
 
     @property
-    def aggregator_resources(self) -> Resources:
-        """With defaults."""
-        return self.aggregator.resources.over(_by_slots(self.aggregator.slots))
+    def host(self) -> Slots:
+        """The aggregator, which each kind of stack knows more or less of."""
+        raise NotImplementedError
 
     @property
     def agent_resources(self) -> Resources:
         """With defaults; an agent takes part in as many runs as the coordinator has."""
-        return self.agents.resources.over(_by_slots(self.aggregator.slots))
+        return self.agents.resources.over(_by_slots(self.host.slots))
 
     def namespace(self, party: str) -> str:
         """The namespace of a silo, or of the aggregator."""
         return f"{self.federation}-{party}"
 
+    def check(self, silos: Sequence[str]) -> None:
+        """Raise ConfigError for what does not go together; ``silos``: their names, in order."""
+        self._check_names(silos)
+        default = _by_slots(self.host.slots)
+        services: dict[str, Agents | Aggregator] = {"agents": self.agents}
+        if isinstance(self.host, Aggregator):
+            services["aggregator"] = self.host
+        for name, service in services.items():
+            try:
+                service.resources.over(default)
+            except ValueError as error:
+                raise ConfigError(
+                    f"{where([name, 'resources'])}: {error}",
+                    f"set both; what is not set goes by aggregator.slots ({self.host.slots})",
+                ) from error
 
-@dataclass(frozen=True)
-class Keys(SpecSource):
-    """Names a field as ``pulumi config set --path`` does: ``fl-silos:silos[0].name``."""
-
-    def where(self, path: Sequence[str | int]) -> str:
-        """The key of the field at ``path``."""
-        name = "".join(f"[{part}]" if str(part).isdigit() else f".{part}" for part in path)
-        return f"{self.file}:{name.removeprefix('.')}"
-
-
-def keys() -> Keys:
-    """The names of this project's keys."""
-    return Keys(pulumi.get_project(), {})
-
-
-def load() -> Config:
-    """The stack's configuration. Raises ConfigError, naming the key."""
-    content = _given()
-    try:
-        config = Config.model_validate(content)
-    except ValidationError as error:
-        raise field_error(error, content, keys(), ConfigError, Config, SEE) from error
-    _check_names(config)
-    _check_resources(config)
-    if "@sha256:" not in config.image and pulumi.get_stack() != LOCAL:
-        raise ConfigError(
-            f"{keys().where(['image'])}: {config.image!r} has no digest, and what a tag names may "
-            f"change under a running federation",
-            f"pin it: IMAGE@sha256:DIGEST; only the stack {LOCAL!r} may do without",
-        )
-    return config
-
-
-def _given() -> dict[str, Any]:
-    """The values as they stand in the stack's file."""
-    project = pulumi.Config()
-    prefix = f"{project.name}:"
-    # pulumi.Config looks up one key and lists none, but a misspelt key must not go unseen.
-    listed = {
-        key.removeprefix(prefix)
-        for key in {**get_config_env(), **CONFIG.get()}
-        if key.startswith(prefix)
-    }
-    values = {name: project.get(name) for name in {*listed, *Config.model_fields}}
-    plain = {name for name, field in Config.model_fields.items() if field.annotation in _TEXT}
-    return {
-        name: value if name in plain else _parsed(value)
-        for name, value in sorted(values.items())
-        if value is not None
-    }
-
-
-def _parsed(text: str) -> Any:
-    """What is not one value comes as JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _check_names(config: Config) -> None:
-    """Raise ConfigError for names that do not go together."""
-    longest = max([AGGREGATOR, *(silo.name for silo in config.silos)], key=len)
-    if len(config.namespace(longest)) > LONGEST_LABEL:
-        key = ["federation"]
-        for i, silo in enumerate(config.silos):
-            if silo.name == longest:
-                key = ["silos", str(i), "name"]
-        raise ConfigError(
-            f"{keys().where(key)}: the namespace {config.namespace(longest)!r} would have "
-            f"{len(config.namespace(longest))} characters, and Kubernetes takes {LONGEST_LABEL}",
-            f"shorten the silo's name or the federation's ({config.federation!r})",
-        )
-    seen: dict[str, int] = {}
-    for i, silo in enumerate(config.silos):
-        if silo.name in seen:
+    def _check_names(self, silos: Sequence[str]) -> None:
+        longest = max([AGGREGATOR, *silos], key=len)
+        if len(self.namespace(longest)) > LONGEST_LABEL:
+            key = ["silos", silos.index(longest), "name"] if longest in silos else ["federation"]
             raise ConfigError(
-                f"{keys().where(['silos', i, 'name'])}: {silo.name!r} is the name of "
-                f"silos[{seen[silo.name]}] as well",
-                "give each silo a name of its own",
+                f"{where(key)}: the namespace {self.namespace(longest)!r} would have "
+                f"{len(self.namespace(longest))} characters, and Kubernetes takes {LONGEST_LABEL}",
+                f"shorten the silo's name or the federation's ({self.federation!r})",
             )
-        seen[silo.name] = i
-    for i, name in enumerate(config.exclude):
-        if name in seen:
-            raise ConfigError(
-                f"{keys().where(['exclude', i])}: {name!r} is silos[{seen[name]}], whose agent "
-                "would be turned away for ever",
-                "take it out of one of the two",
-            )
-
-
-def _check_resources(config: Config) -> None:
-    """Raise ConfigError for a request above its limit, once the defaults are there."""
-    default = _by_slots(config.aggregator.slots)
-    for name, service in (("aggregator", config.aggregator), ("agents", config.agents)):
-        try:
-            service.resources.over(default)
-        except ValueError as error:
-            raise ConfigError(
-                f"{keys().where([name, 'resources'])}: {error}",
-                f"set both; what is not set goes by aggregator.slots ({config.aggregator.slots})",
-            ) from error
+        seen: dict[str, int] = {}
+        for i, name in enumerate(silos):
+            if name in seen:
+                raise ConfigError(
+                    f"{where(['silos', i, 'name'])}: {name!r} is the name of "
+                    f"silos[{seen[name]}] as well",
+                    "give each silo a name of its own",
+                )
+            seen[name] = i
+        for i, name in enumerate(self.exclude):
+            if name in seen:
+                raise ConfigError(
+                    f"{where(['exclude', i])}: {name!r} is silos[{seen[name]}], whose agent "
+                    "would be turned away for ever",
+                    "take it out of one of the two",
+                )

@@ -1,0 +1,70 @@
+"""What is called how in SageMaker Experiments, and which actions whoever writes there needs.
+
+One experiment a party, one trial in it, one trial component a run: as SageMaker's own SDK has it,
+so that its `list_runs` and `load_run` find them. Pure: the writer and the roles both go by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from infra.names import cut, digest
+
+LONGEST = 59
+"""Of an experiment's name and of a run's: the SDK takes no more."""
+EXPERIMENT, TRIAL, COMPONENT = (
+    "experiment",
+    "experiment-trial",
+    "experiment-trial-component",
+)
+"""The kinds of resource, as they stand in an ARN."""
+ACTIONS: Mapping[str, Sequence[str]] = {
+    "CreateExperiment": (EXPERIMENT,),
+    "CreateTrial": (EXPERIMENT, TRIAL),
+    "CreateTrialComponent": (COMPONENT,),
+    "DescribeTrialComponent": (COMPONENT,),
+    "UpdateTrialComponent": (COMPONENT,),
+    "AssociateTrialComponent": (TRIAL, COMPONENT),
+    "BatchPutMetrics": (COMPONENT,),
+    "AddTags": (EXPERIMENT, TRIAL, COMPONENT),
+}
+"""What the writer calls, and the kinds of resource that each must be allowed on.
+
+Not Search and not List*: they are of no one resource, and would show the account's other
+experiments. The writer tells by the answer to Create* whether something is there already.
+"""
+TAGGING = ("CreateExperiment", "CreateTrial", "CreateTrialComponent")
+"""The calls in which AddTags is needed: the tags of what they create."""
+_CLIENT, _AGGREGATOR = "-client-", "-aggregator"
+
+
+def of_aggregator(federation: str) -> str:
+    """The name of the aggregator's experiment."""
+    experiment = f"{federation}{_AGGREGATOR}"
+    if _CLIENT in experiment:
+        return _apart(experiment, federation)
+    return cut(experiment, LONGEST)
+
+
+def of_silo(federation: str, silo: str) -> str:
+    """The name of a silo's experiment."""
+    experiment = f"{federation}{_CLIENT}{silo}"
+    # A federation may be called as another one and its silo: then only a digest tells them apart.
+    if experiment.index(_CLIENT) != len(federation):
+        return _apart(experiment, federation, silo)
+    return cut(experiment, LONGEST)
+
+
+def trial(experiment: str) -> str:
+    """The name of the experiment's only trial; the SDK's runs are in the one of this name."""
+    return f"Default-Run-Group-{experiment}"
+
+
+def component(experiment: str, run: str) -> str:
+    """The name of the trial component of a run."""
+    return f"{experiment}-{cut(run, LONGEST)}"
+
+
+def _apart(experiment: str, *parties: str) -> str:
+    end = digest("/".join(parties))
+    return f"{experiment[: LONGEST - len(end) - 1]}-{end}"
