@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pulumi
@@ -20,7 +20,33 @@ def allow(sid: str, actions: list[str], resources: list[Any], **more: Any) -> St
 def document(*statements: Statement) -> pulumi.Output[str]:
     """The policy of the statements, as JSON."""
     content = {"Version": "2012-10-17", "Statement": list(statements)}
-    return pulumi.Output.from_input(content).apply(lambda known: json.dumps(known, sort_keys=True))
+    # Given the whole of it, Pulumi would make an output of each word.
+    return pulumi.Output.all(*_outputs(content)).apply(
+        lambda known: json.dumps(_filled(content, iter(known)), sort_keys=True)
+    )
+
+
+def _outputs(value: Any) -> Iterator[pulumi.Output[Any]]:
+    """The outputs in a value, in order."""
+    if isinstance(value, pulumi.Output):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _outputs(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _outputs(item)
+
+
+def _filled(value: Any, known: Iterator[Any]) -> Any:
+    """The value with what is known in place of its outputs, in the same order."""
+    if isinstance(value, pulumi.Output):
+        return next(known)
+    if isinstance(value, Mapping):
+        return {key: _filled(item, known) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(item, known) for item in value]
+    return value
 
 
 def trusted(
