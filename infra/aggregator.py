@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import pulumi
 
-from infra import addons, experiments, roles
+from infra import addons, experiments, names, roles
 from infra.alarms import Alarms
 from infra.config.aws import AwsAggregator, AwsFederation, Party
 from infra.config.common import AGGREGATOR
 from infra.ground import Ground
-from infra.link import EndpointService, host
+from infra.link import EndpointService
 from infra.registry import Registry, image_in
 from infra.storage import Bucket
 from infra.workload import CONTROL_PORT, COORDINATOR, AggregatorParty, Issue
@@ -85,7 +85,7 @@ class AwsAggregatorParty:
         party = AggregatorParty(
             config,
             site,
-            self.ground.ways(f"{host(config.federation)}:{CONTROL_PORT}"),
+            self.ground.ways(f"{names.coordinator(config.federation)}:{CONTROL_PORT}"),
             addons.placement(image_in(image, site.region), site.nodes),
             issue,
             opts,

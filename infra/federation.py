@@ -9,14 +9,13 @@ from typing import Any
 import pulumi
 import pulumi_tls as tls
 
-from infra import exchange, runs
+from infra import exchange, names, runs
 from infra.aggregator import AwsAggregatorParty
 from infra.config import aws as settings
 from infra.config.aws import AggregatorConfig, AwsFederation, Party, SiloConfig, WholeConfig
 from infra.config.common import AGGREGATOR
 from infra.ground import Ground
 from infra.identity import Applicant, Authority, Identity
-from infra.link import host
 from infra.silo import AwsSiloParty
 from infra.workload import CONTROL_PORT
 
@@ -71,7 +70,7 @@ def _aggregator(
         )
         pulumi.export(exchange.AUTHORITY, authority.certificate)
         pulumi.export(exchange.SERVICE, aggregator.link.service_name)
-    pulumi.export("coordinator", f"{host(config.federation)}:{CONTROL_PORT}")
+    pulumi.export("coordinator", f"{names.coordinator(config.federation)}:{CONTROL_PORT}")
     pulumi.export("repository", aggregator.registry.repository)
     pulumi.export("artifacts", aggregator.artifacts.name)
     pulumi.export("operator", authority.operator().as_secret)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_tls as tls
 
+from infra import names
+
 OPERATOR = "operator"
 HOURS_A_DAY = 24
 # Nothing is renewed but by a `pulumi up`: the spans before the end are those in which there will
@@ -81,7 +83,7 @@ class Authority(pulumi.ComponentResource):
 
     def aggregator(self, opts: pulumi.ResourceOptions) -> Identity:
         """The aggregator's identity, with the name that silos demand of it."""
-        name = f"aggregator.{self._federation}.internal"
+        name = names.coordinator(self._federation)
         return self._issue("aggregator", "aggregator", "server_auth", [name], opts)
 
     def sign(self, name: str, request: pulumi.Input[str]) -> pulumi.Output[str]:

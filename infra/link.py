@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
+from infra import names
 from infra.accounts import Account
 from infra.cluster import Cluster
 from infra.network import Network
@@ -184,7 +185,7 @@ class Connection(pulumi.ComponentResource):
         )
         zone = aws.route53.Zone(
             account.named("federation"),
-            name=f"{account.federation}.internal",
+            name=names.zone(account.federation),
             vpcs=[{"vpc_id": network.vpc_id}],
             comment="The coordinator, by the name in its certificate",
             opts=inside,
@@ -193,7 +194,7 @@ class Connection(pulumi.ComponentResource):
         aws.route53.Record(
             account.named("coordinator"),
             zone_id=zone.zone_id,
-            name=host(account.federation),
+            name=names.coordinator(account.federation),
             type="A",
             aliases=[
                 {
@@ -205,8 +206,3 @@ class Connection(pulumi.ComponentResource):
             opts=inside,
         )
         self.register_outputs({})
-
-
-def host(federation: str) -> str:
-    """The coordinator's name: that in its certificate."""
-    return f"aggregator.{federation}.internal"

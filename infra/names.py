@@ -1,10 +1,20 @@
-"""Names that fit where AWS gives less room than a federation's and a silo's names take."""
+"""Names that several parts must agree on, and names that fit where AWS gives little room."""
 
 from __future__ import annotations
 
 import hashlib
 
 _DIGEST = 10
+
+
+def zone(federation: str) -> str:
+    """The federation's domain, which only its own networks know."""
+    return f"{federation}.internal"
+
+
+def coordinator(federation: str) -> str:
+    """The coordinator's name: that in its certificate."""
+    return f"aggregator.{zone(federation)}"
 
 
 def cut(name: str, longest: int) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
+from infra import names
 from infra.accounts import Account
-from infra.names import cut
 
 # Route 53 takes 101 to 9899 here; the account's own groups may go first or last.
 PRIORITY = 5000
@@ -25,7 +25,7 @@ def allowed(federation: str) -> list[str]:
     The last are the hosts' search domain: without it, some clients stop at the first name that they
     try instead of going on to the next.
     """
-    own = f"{federation}.internal"
+    own = names.zone(federation)
     return [
         "*.amazonaws.com",
         "*.aws",
@@ -83,4 +83,4 @@ def confine(
 
 
 def _named(account: Account, what: str) -> str:
-    return cut(account.named(what), _LONGEST)
+    return names.cut(account.named(what), _LONGEST)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pulumi
 
-from infra import addons, experiments, roles
+from infra import addons, experiments, names, roles
 from infra.alarms import Alarms
 from infra.config.aws import AwsFederation, AwsSilo, Party
 from infra.ground import Ground
-from infra.link import Connection, host
+from infra.link import Connection
 from infra.policies import Statement
 from infra.registry import image_in
 from infra.storage import Bucket, location
@@ -57,7 +57,7 @@ class AwsSiloParty:
             site.name,
             self.data,
             config,
-            ground.ways(f"{host(config.federation)}:{CONTROL_PORT}"),
+            ground.ways(f"{names.coordinator(config.federation)}:{CONTROL_PORT}"),
             addons.placement(image_in(config.image, site.region), site.nodes),
             issue,
             pulumi.ResourceOptions.merge(ground.addons(), after),

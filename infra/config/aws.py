@@ -275,6 +275,11 @@ def load(party: str) -> AwsConfig:
     silos: Sequence[AwsSilo | Guest] = (
         (config.silo,) if isinstance(config, SiloConfig) else (config.silos)
     )
+    if isinstance(config, SiloConfig) and config.exclude:
+        raise ConfigError(
+            f"{where(['exclude'])}: whom the coordinator turns away, the aggregator's stack says",
+            "take it out here",
+        )
     config.check([silo.name for silo in silos])
     if config.image is not None and "@sha256:" not in config.image:
         raise ConfigError(

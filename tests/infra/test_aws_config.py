@@ -247,6 +247,7 @@ def test_a_silos_own_stack_waits_for_what_the_aggregator_gives(monkeypatch: pyte
     }
     first = record(silo, "cleveland")
     assert first.outputs["request"] == "REQUEST OF cleveland"
+    assert "the aggregator's stack says" in refused({**silo, "exclude": ["x"]}, "cleveland")
     assert not first.all("VpcEndpointService")
     assert not first.all("Connection")
     assert not first.all("apps/v1:Deployment")

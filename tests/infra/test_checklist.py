@@ -20,7 +20,7 @@ import pytest
 from fl_core.transport.identity import party_of
 from infra import experiments
 from infra.endpoints import SERVICES
-from infra.link import host
+from infra.names import coordinator
 from infra.policy.pack import RULES
 
 from . import iam, stacks
@@ -379,7 +379,9 @@ def test_a_party_has_its_own_certificate_and_nobody_elses(made: Recording, parti
         found = party_of(request["uris"])
         assert found is not None
         assert (found.federation, found.name or found.kind) == ("heart", party)
-        assert request.get("dnsNames", []) == ([host("heart")] if party == AGGREGATOR else [])
+        assert request.get("dnsNames", []) == (
+            [coordinator("heart")] if party == AGGREGATOR else []
+        )
         secret = _only(_theirs(made, party), ":Secret")
         assert isinstance(secret["data"], Secret)
         files = {name: base64.b64decode(text) for name, text in opened(secret["data"]).items()}

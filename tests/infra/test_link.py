@@ -8,7 +8,7 @@ import pytest
 
 from fl_core.transport.channel import HEARTBEAT_SECONDS
 from fl_core.transport.identity import server_name
-from infra import link
+from infra import names
 
 from . import stacks
 from .recording import Recording
@@ -143,7 +143,7 @@ def test_a_silos_pods_and_nobody_else_reach_its_endpoint(made: Recording, stack:
 
 
 def test_a_silo_finds_the_coordinator_under_the_name_in_its_certificate(made: Recording):
-    assert link.host("heart") == server_name("heart")
+    assert names.coordinator("heart") == server_name("heart")
     for one in made.all("route53/record:Record"):
         assert one.properties["name"] == server_name("heart")
         alias = one.properties["aliases"][0]
