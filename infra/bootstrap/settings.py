@@ -17,7 +17,7 @@ SHORTEST_EXTERNAL_ID, LONGEST_EXTERNAL_ID = 16, 1224
 _PRINCIPAL = re.compile(r"arn:aws:iam::\d{12}:(root|(role|user)/[\w+=,.@/-]{1,512})", re.ASCII)
 _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]+", re.ASCII)
 _SEE = "infra/bootstrap/README.md has every key"
-_GENERATE = "pulumi config set --secret external_id $(openssl rand -hex 16)"
+_GENERATE = "openssl rand -hex 16 | pulumi config set --secret external_id"
 
 
 def _is_principal(arn: str) -> str:

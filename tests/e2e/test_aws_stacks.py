@@ -363,3 +363,30 @@ def test_two_institutions_each_with_a_stack_of_its_own(tmp_path: Path, cloud: Cl
     ours.destroy()
     theirs.destroy()
     assert cloud.resources() == []
+
+
+def test_an_account_is_prepared_and_given_back(tmp_path: Path, cloud: Cloud):
+    """infra/bootstrap, by an administrator of the account, who is already logged in to it."""
+    administrators, admin = "9" * 12, "arn:aws:iam::888888888888:role/admin"  # the double's caller
+    cloud.preexisting(admin)
+    workspace = _stack(tmp_path, "north", cloud).workspace
+    workspace.project /= "infra/bootstrap"
+    workspace.init("north")
+    settings = {"account": administrators, "region": "eu-central-1"}
+    for key, value in {**settings, "party": "north", "federation": "heart"}.items():
+        workspace.checked("config", "set", key, value)
+    workspace.checked("config", "set", "--path", "trusted[0]", admin)
+    told = workspace.pulumi("preview")
+    assert told.code != 0
+    assert "fl-silos-bootstrap:external_id: is missing; `openssl rand" in told.out
+    external = "0123456789abcdef0123456789abcdef"
+    workspace.set_secret("external_id", external)
+    first = workspace.checked(*UP)
+    assert first.warnings == []
+    assert workspace.checked(*UP).changes.keys() == {"unchanged"}
+    assert external not in first.out + workspace.state_text()
+    roles = {role.arn for role in cloud.resources("aws:iam/role:Role")}
+    name = f"arn:aws:iam::{administrators}:role/fl-silos/deployer"
+    assert roles == {name, f"{name}-kubernetes"}
+    workspace.checked(*DESTROY)
+    assert cloud.resources() == []
