@@ -12,7 +12,7 @@ import json
 import runpy
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pulumi
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime import mocks, run_in_stack, set_all_config
-from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.proto import callback_pb2, resource_pb2
 from pulumi.runtime.settings import configure
 
 from . import aws, eks
@@ -110,6 +110,7 @@ class Monitor(mocks.MockMonitor):
     def __init__(self, preview: bool, references: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(_NoMocks())
         self._references = references
+        self.callbacks = Callbacks()
         self.recording = Recording()
         self._preview = preview
         self._lock = threading.Lock()
@@ -166,7 +167,7 @@ class Monitor(mocks.MockMonitor):
         """The component of pulumi-eks: its inner cluster, through the program's transforms."""
         given = json_format.MessageToDict(request.object)
         name = f"{request.name}-eksCluster"
-        inner = eks.inner_cluster(given, name, mocks._resolve_callbacks(request.transforms))
+        inner = eks.inner_cluster(given, name, self.callbacks.of(request.transforms))
         urn = self.make_urn(component.urn, eks.INNER, name)
         provider = component.providers.get("aws", component.provider)
         # As the component does, it waits for all that the component waits for.
@@ -219,6 +220,25 @@ class Monitor(mocks.MockMonitor):
         if f"::{STACK_TYPE}::" in request.urn:
             self.recording.outputs = decoded(json_format.MessageToDict(request.outputs))
         return empty_pb2.Empty()
+
+
+class Callbacks:
+    """The program's transforms, without the gRPC server by which an engine calls them.
+
+    That server is asyncio's, and a gRPC that has run asyncio serves nothing else in its process.
+    """
+
+    def __init__(self) -> None:
+        self._transforms: list[Callable[..., Any]] = []
+
+    def register_transform(self, transform: Callable[..., Any]) -> callback_pb2.Callback:
+        """As the SDK's: gives what stands for the transform in a request."""
+        self._transforms.append(transform)
+        return callback_pb2.Callback(token=str(len(self._transforms) - 1))
+
+    def of(self, given: Iterable[callback_pb2.Callback]) -> list[Callable[..., Any]]:
+        """The transforms that a request names."""
+        return [self._transforms[int(one.token)] for one in given]
 
 
 class _NoMocks(mocks.Mocks):
@@ -294,7 +314,7 @@ def _record(
             stack=stack,
             dry_run=preview,
             organization=None,
-            callbacks=None,
+            callbacks=monitor.callbacks,
             # Copies of a context share what can change: none of this is another recording's.
             outputs=set(),
             lock=threading.Lock(),
