@@ -101,35 +101,23 @@ class Alarms(pulumi.ComponentResource):
         return topic
 
     def _restarts(self) -> None:
-        self._alarm(
+        self._on_first(
             "restarts",
             f"A container of {self._namespace} was restarted. It was killed or has crashed: see "
             "`kubectl describe pod` and its log.",
             metric_name=insights.RESTARTS,
             namespace=insights.NAMESPACE,
             dimensions=self._pods,
-            statistic="Sum",
-            period=_FIVE_MINUTES,
-            evaluation_periods=1,
-            comparison_operator="GreaterThanOrEqualToThreshold",
-            threshold=1,
-            treat_missing_data="notBreaching",
         )
 
     def _runs(self) -> None:
         self._filter(_FAILED, log_lines.failed(self._namespace))
         self._filter(_COMPLETED, log_lines.completed(self._namespace))
-        self._alarm(
+        self._on_first(
             _FAILED,
             f"A run of {self._account.federation} has failed: `fl status` says which and why.",
             metric_name=_FAILED,
             namespace=self._metrics,
-            statistic="Sum",
-            period=_FIVE_MINUTES,
-            evaluation_periods=1,
-            comparison_operator="GreaterThanOrEqualToThreshold",
-            threshold=1,
-            treat_missing_data="notBreaching",
         )
 
     def _silos(self, silos: Sequence[str]) -> Sequence[str]:
@@ -167,6 +155,20 @@ class Alarms(pulumi.ComponentResource):
             pattern=pattern,
             metric_transformation={"name": what, "namespace": self._metrics, "value": "1"},
             opts=self._child,
+        )
+
+    def _on_first(self, what: str, description: str, **metric: Any) -> None:
+        """An alarm for what should never be: once is enough, and no word of it is good."""
+        self._alarm(
+            what,
+            description,
+            **metric,
+            statistic="Sum",
+            period=_FIVE_MINUTES,
+            evaluation_periods=1,
+            comparison_operator="GreaterThanOrEqualToThreshold",
+            threshold=1,
+            treat_missing_data="notBreaching",
         )
 
     def _alarm(self, what: str, description: str, **arguments: Any) -> None:

@@ -9,15 +9,14 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
-import pulumi_kubernetes as k8s
 
-from infra.accounts import PATH, Account
+from infra.accounts import Account
 from infra.config.aws import SERVICE_CIDR, Site
 from infra.endpoints import HTTPS
-from infra.names import cut
 from infra.network import Network
-from infra.policies import allow, document
-from infra.roles import LONGEST
+from infra.party import cluster_provider
+from infra.policies import allow, document, trusted
+from infra.roles import service_role
 
 if TYPE_CHECKING:
     from infra.keys import Key
@@ -128,16 +127,12 @@ class Cluster(pulumi.ComponentResource):
         """Names and public certificates; whoever uses it shows who he is by his own AWS role."""
         self.tunnel_command = self._tunnel_command(site, network)
         reached_by = [made, *self._way_in(site, network)]
-        self.kubernetes = k8s.Provider(
+        self.kubernetes = cluster_provider(
             account.named("kubernetes"),
-            kubeconfig=self.kubeconfig,
+            self.kubeconfig,
+            pulumi.ResourceOptions(parent=self, depends_on=reached_by),
             # The cluster stays the same by whichever way it is reached; a new one has a new name.
             cluster_identifier=self.endpoint,
-            enable_server_side_apply=True,
-            # In place: the pods are replaced because of their checksums, not of the objects' names.
-            enable_config_map_mutable=True,
-            enable_secret_mutable=True,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=reached_by),
         )
         self.register_outputs({})
 
@@ -146,20 +141,8 @@ class Cluster(pulumi.ComponentResource):
     ) -> tuple[aws.iam.Role, list[pulumi.Resource]]:
         """A role for a service, with policies of AWS's, and what has to be there with it."""
         account = self._account
-        role = aws.iam.Role(
-            cut(account.named(what), LONGEST),
-            description=f"EKS: the {what}'s role",
-            path=PATH,
-            permissions_boundary=account.boundary,
-            assume_role_policy=document(
-                {
-                    "Effect": "Allow",
-                    "Principal": {"Service": service},
-                    "Action": [*actions],
-                }
-            ),
-            opts=account.child(self),
-        )
+        trust = trusted(service, actions)
+        role = service_role(account, self, what, f"EKS: the {what}'s role", trust)
         attached: list[pulumi.Resource] = [
             aws.iam.RolePolicyAttachment(
                 account.named(f"{what}-{policy}"),

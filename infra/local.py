@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 import pulumi_tls as tls
 
 from infra import data, kubeconfig, pod, workload
 from infra.config import local
 from infra.config.common import AGGREGATOR
 from infra.identity import Authority
+from infra.party import cluster_provider
 from infra.workload import AGENT, CONTROL_PORT, COORDINATOR, AggregatorParty, SiloParty, Ways
 
 if TYPE_CHECKING:
@@ -28,15 +28,7 @@ def main() -> None:
     kubeconfig.check(file, settings.context)
 
     providers: list[pulumi.ProviderResource] = [
-        kubernetes.Provider(
-            "cluster",
-            kubeconfig=file,
-            context=settings.context,
-            enable_server_side_apply=True,
-            # In place: the pods are replaced because of their checksums, not of the objects' names.
-            enable_config_map_mutable=True,
-            enable_secret_mutable=True,
-        ),
+        cluster_provider("cluster", file, context=settings.context),
         tls.Provider("tls"),
     ]
     ours = pulumi.ResourceOptions(providers=providers)

@@ -9,11 +9,10 @@ import pulumi
 import pulumi_aws as aws
 
 from infra import endpoints, resolver
-from infra.accounts import PATH, Account
+from infra.accounts import Account
 from infra.config.aws import Site
-from infra.names import cut
-from infra.policies import allow, document
-from infra.roles import LONGEST
+from infra.policies import allow, document, trusted
+from infra.roles import service_role
 from infra.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -184,23 +183,16 @@ class Network(pulumi.ComponentResource):
     def _flow_logs(self, logs: Logs) -> None:
         """Who talked to whom, refused attempts included."""
         account = self._account
-        role = aws.iam.Role(
-            cut(account.named("flow-logs"), LONGEST),
-            description="Flow logs of the party's network",
-            path=PATH,
-            permissions_boundary=account.boundary,
-            assume_role_policy=document(
-                {
-                    "Effect": "Allow",
-                    "Principal": {"Service": "vpc-flow-logs.amazonaws.com"},
-                    "Action": ["sts:AssumeRole"],
-                    "Condition": {
-                        "StringEquals": {"aws:SourceAccount": account.id},
-                        "ArnLike": {"aws:SourceArn": account.arn("ec2", "vpc-flow-log/*")},
-                    },
-                }
-            ),
-            opts=account.child(self),
+        here = {
+            "StringEquals": {"aws:SourceAccount": account.id},
+            "ArnLike": {"aws:SourceArn": account.arn("ec2", "vpc-flow-log/*")},
+        }
+        role = service_role(
+            account,
+            self,
+            "flow-logs",
+            "Flow logs of the party's network",
+            trusted("vpc-flow-logs.amazonaws.com", condition=here),
         )
         group = logs.flow.arn
         policy = aws.iam.RolePolicy(

@@ -26,6 +26,28 @@ IDENTITY, DEFAULT_DENY = "identity", "default-deny"
 _POD_SECURITY = "pod-security.kubernetes.io"
 
 
+def cluster_provider(
+    name: str,
+    kubeconfig: pulumi.Input[str] | None,
+    opts: pulumi.ResourceOptions | None = None,
+    *,
+    context: str | None = None,
+    cluster_identifier: pulumi.Input[str] | None = None,
+) -> k8s.Provider:
+    """The provider of a cluster that parties are on."""
+    return k8s.Provider(
+        name,
+        kubeconfig=kubeconfig,
+        context=context,
+        cluster_identifier=cluster_identifier,
+        enable_server_side_apply=True,
+        # In place: the pods are replaced because of their checksums, not of the objects' names.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+        opts=opts,
+    )
+
+
 class Party(pulumi.ComponentResource):
     """A namespace with closed doors, and a service's account, settings and identity in it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -50,15 +50,11 @@ def _filled(value: Any, known: Iterator[Any]) -> Any:
 
 
 def trusted(
-    service: str, account: str, actions: tuple[str, ...] = ("sts:AssumeRole",), **condition: Any
+    service: str,
+    actions: Sequence[str] = ("sts:AssumeRole",),
+    condition: Mapping[str, Any] | None = None,
 ) -> pulumi.Output[str]:
-    """The trust policy of a role for one of AWS's services, on behalf of this account only."""
-    equals: dict[str, Any] = {"aws:SourceAccount": account, **condition}
-    return document(
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": service},
-            "Action": list(actions),
-            "Condition": {"StringEquals": equals},
-        }
-    )
+    """The trust policy of a role for one of AWS's services."""
+    only = {} if condition is None else {"Condition": condition}
+    principal = {"Service": service}
+    return document({"Effect": "Allow", "Principal": principal, "Action": [*actions], **only})

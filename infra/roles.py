@@ -23,6 +23,24 @@ LONGEST = 56
 """Of a role's name: IAM takes 64 characters, of which Pulumi's suffix has 8."""
 
 
+def service_role(
+    account: Account,
+    parent: pulumi.Resource,
+    what: str,
+    description: str,
+    trust: pulumi.Output[str],
+) -> aws.iam.Role:
+    """A role as the deployer may make it: below the path, and within the boundary."""
+    return aws.iam.Role(
+        cut(account.named(what), LONGEST),
+        description=description,
+        path=PATH,
+        permissions_boundary=account.boundary,
+        assume_role_policy=trust,
+        opts=account.child(parent),
+    )
+
+
 class PodRole(pulumi.ComponentResource):
     """The role of one service in one namespace of one cluster."""
 
@@ -38,23 +56,24 @@ class PodRole(pulumi.ComponentResource):
         """``service``: coordinator or agent, which is its Kubernetes account's name as well."""
         super().__init__("fl-silos:infra:PodRole", account.named(service), None, opts)
         name = cut(account.named(service), LONGEST)
-        role = aws.iam.Role(
-            name,
-            path=PATH,
-            description=f"{account.federation}: {service} of {account.party}",
-            permissions_boundary=account.boundary,
+        role = service_role(
+            account,
+            self,
+            service,
+            f"{account.federation}: {service} of {account.party}",
             # Else whoever may associate roles in the account could give it to any pod.
-            assume_role_policy=trusted(
+            trusted(
                 "pods.eks.amazonaws.com",
-                account.id,
                 ("sts:AssumeRole", "sts:TagSession"),
-                **{
-                    "aws:SourceArn": cluster.arn,
-                    "aws:RequestTag/kubernetes-namespace": namespace,
-                    "aws:RequestTag/kubernetes-service-account": service,
+                {
+                    "StringEquals": {
+                        "aws:SourceAccount": account.id,
+                        "aws:SourceArn": cluster.arn,
+                        "aws:RequestTag/kubernetes-namespace": namespace,
+                        "aws:RequestTag/kubernetes-service-account": service,
+                    }
                 },
             ),
-            opts=account.child(self),
         )
         policy = aws.iam.RolePolicy(
             name, role=role.name, policy=document(*statements), opts=account.child(self)

@@ -10,9 +10,8 @@ import pulumi_aws as aws
 
 from infra.accounts import PATH, Account
 from infra.endpoints import HTTPS
-from infra.names import cut
-from infra.policies import allow, document
-from infra.roles import LONGEST
+from infra.policies import allow, document, trusted
+from infra.roles import service_role
 
 INSTANCE = "t4g.nano"
 IMAGE = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64"
@@ -84,19 +83,12 @@ class Tunnel(pulumi.ComponentResource):
     def _profile(self, vpc: aws.ec2.Vpc) -> tuple[aws.iam.InstanceProfile, pulumi.Resource]:
         """What Session Manager needs, and less than AWS's policy for it: that reads parameters."""
         account = self._account
-        role = aws.iam.Role(
-            cut(account.named("tunnel"), LONGEST),
-            description="Host of the tunnel to the cluster's API",
-            path=PATH,
-            permissions_boundary=account.boundary,
-            assume_role_policy=document(
-                {
-                    "Effect": "Allow",
-                    "Principal": {"Service": "ec2.amazonaws.com"},
-                    "Action": ["sts:AssumeRole"],
-                }
-            ),
-            opts=account.child(self),
+        role = service_role(
+            account,
+            self,
+            "tunnel",
+            "Host of the tunnel to the cluster's API",
+            trusted("ec2.amazonaws.com"),
         )
         # Stolen, the host's credentials are worth nothing outside this network.
         inside = {"StringEquals": {"aws:SourceVpc": vpc.id}}

@@ -72,8 +72,24 @@ Check = Callable[[Resource], Iterable[str]]
 StackCheck = Callable[[Sequence[Resource]], Iterable[tuple[Resource, str]]]
 
 
+class _Explained:
+    """A rule's function has in its docstring what people read of the rule."""
+
+    check: Callable[..., Any]
+
+    @property
+    def description(self) -> str:
+        """The rule, for somebody who reads no code."""
+        return _paragraphs(self.check)[0]
+
+    @property
+    def source(self) -> str:
+        """Where the rule comes from."""
+        return _source(self.check)
+
+
 @dataclass(frozen=True)
-class Rule:
+class Rule(_Explained):
     """Judges one resource: yields a message for each thing that is wrong with it."""
 
     name: str
@@ -89,19 +105,9 @@ class Rule:
         """What is wrong with the resource."""
         return [*self.check(resource)] if self.concerns(resource.kind) else []
 
-    @property
-    def description(self) -> str:
-        """The rule, for somebody who reads no code."""
-        return _paragraphs(self.check)[0]
-
-    @property
-    def source(self) -> str:
-        """Where the rule comes from."""
-        return _source(self.check)
-
 
 @dataclass(frozen=True)
-class StackRule:
+class StackRule(_Explained):
     """Judges a stack as a whole: yields resources and what is wrong with them."""
 
     name: str
@@ -110,16 +116,6 @@ class StackRule:
     def broken_by(self, stack: Sequence[Resource]) -> list[tuple[Resource, str]]:
         """What is wrong with the stack."""
         return [*self.check(stack)]
-
-    @property
-    def description(self) -> str:
-        """The rule, for somebody who reads no code."""
-        return _paragraphs(self.check)[0]
-
-    @property
-    def source(self) -> str:
-        """Where the rule comes from."""
-        return _source(self.check)
 
 
 def rule(name: str, *kinds: str) -> Callable[[Check], Rule]:

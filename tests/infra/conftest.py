@@ -13,6 +13,7 @@ import pulumi
 import pytest
 import yaml
 
+from . import stacks
 from .recording import Recording, record
 
 ROWS = "age,disease\n41,no\n63,yes\n"
@@ -115,3 +116,15 @@ def refused(config: Config, stack: str = "local") -> str:
     assert "\n" not in line
     assert "; " in line, "no remedy"
     return line
+
+
+@pytest.fixture(params=stacks.AWS)
+def stack(request: pytest.FixtureRequest) -> str:
+    """Each stack on AWS in turn."""
+    return request.param
+
+
+@pytest.fixture
+def made(stack: str) -> Recording:
+    """What the stack makes."""
+    return stacks.recorded(stack)

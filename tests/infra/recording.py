@@ -94,6 +94,17 @@ class Recording:
         """All resources of a kind that ends so."""
         return [one for one in self.resources.values() if one.kind.endswith(kind)]
 
+    def before(self, one: Record) -> set[str]:
+        """URNs of what is made before it, at whatever distance: it is destroyed before them."""
+        found: set[str] = set()
+        waiting = [one]
+        while waiting:
+            for urn in waiting.pop().dependencies:
+                if urn not in found:
+                    found.add(urn)
+                    waiting += [self.resources[urn]] if urn in self.resources else []
+        return found
+
     @property
     def manifests(self) -> list[dict[str, Any]]:
         """The Kubernetes objects, secrets laid open."""

@@ -65,16 +65,6 @@ SPECIAL = {"TargetGroupBinding"}
 """Kinds that Auto Mode brings, of which the validation knows nothing."""
 
 
-@pytest.fixture(params=stacks.AWS)
-def stack(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def made(stack: str) -> Recording:
-    return stacks.recorded(stack)
-
-
 @pytest.fixture
 def parties(stack: str) -> dict[str, dict[str, Any]]:
     """Each party's part of the stack's file, by name."""

@@ -18,7 +18,7 @@ from infra.logs import Logs
 from infra.network import Network
 
 from . import aws, eks
-from .recording import UNKNOWN, Record, Recording, record
+from .recording import UNKNOWN, Recording, record
 
 ACCOUNT = aws.IDS["north"]
 OPERATOR = f"arn:aws:iam::{ACCOUNT}:role/fl-silos/deployer-kubernetes"
@@ -65,18 +65,6 @@ def _inner(recording: Recording) -> dict[str, Any]:
 
 def _statements(policy: str) -> list[dict[str, Any]]:
     return json.loads(policy)["Statement"]
-
-
-def _after(recording: Recording, one: Record) -> set[str]:
-    """URNs of what is made before it, at whatever distance: it is destroyed before them."""
-    found: set[str] = set()
-    waiting = [one]
-    while waiting:
-        for urn in waiting.pop().dependencies:
-            if urn not in found:
-                found.add(urn)
-                waiting += [recording.resources[urn]] if urn in recording.resources else []
-    return found
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -335,7 +323,7 @@ def test_a_public_api_needs_no_rule() -> None:
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_the_cluster_is_destroyed_before_what_it_needs(variant: dict[str, Any]) -> None:
     made = _made(**variant)
-    before = _after(made, made.of(eks.CLUSTER))
+    before = made.before(made.of(eks.CLUSTER))
     kinds = (
         "rolePolicyAttachment:RolePolicyAttachment",
         "vpcEndpoint:VpcEndpoint",
@@ -364,7 +352,7 @@ def test_the_log_group_is_the_one_that_eks_writes_to() -> None:
 @pytest.mark.parametrize("api", [{}, {"tunnel": 8443}, {"cidrs": [OFFICE]}], ids=str)
 def test_objects_go_while_the_api_can_still_be_reached(api: dict[str, Any]) -> None:
     made = _made(api=api)
-    before = _after(made, made.of(PROVIDER))
+    before = made.before(made.of(PROVIDER))
     # The component: with it, its access entries.
     assert made.of(eks.CLUSTER).urn in before
     ways = [*made.all("securityGroupIngressRule:SecurityGroupIngressRule")]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from fl_core.transport.channel import HEARTBEAT_SECONDS
 from fl_core.transport.identity import server_name
 from infra import names
@@ -15,16 +13,6 @@ from .recording import Recording
 
 PORTS = {"dev": 2, "staging": 2, "prod": 3}
 WAYS_IN = ("SecurityGroupIngressRule", "SecurityGroupRule")
-
-
-@pytest.fixture(params=stacks.AWS)
-def stack(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def made(stack: str) -> Recording:
-    return stacks.recorded(stack)
 
 
 def _properties(made: Recording, kind: str, name: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from infra.logs import Logs
 from infra.network import Network
 
 from . import aws
-from .recording import Record, Recording, record
+from .recording import Recording, record
 
 ACCOUNT = aws.IDS["north"]
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/fl-silos/boundary"
@@ -86,18 +86,6 @@ def _endpoints(recording: Recording) -> dict[str, dict[str, Any]]:
 
 def _statements(policy: str) -> list[dict[str, Any]]:
     return json.loads(policy)["Statement"]
-
-
-def _after(recording: Recording, one: Record) -> set[str]:
-    """URNs of what is made before it, at whatever distance: it is destroyed before them."""
-    found: set[str] = set()
-    waiting = [one]
-    while waiting:
-        for urn in waiting.pop().dependencies:
-            if urn not in found:
-                found.add(urn)
-                waiting += [recording.resources[urn]] if urn in recording.resources else []
-    return found
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -233,7 +221,7 @@ def test_an_internet_address_goes_before_the_gateway_that_it_uses() -> None:
     made = _made(internet=True)
     gateway = made.of("internetGateway:InternetGateway").urn
     for one in [*made.all("eip:Eip"), *made.all("natGateway:NatGateway")]:
-        assert gateway in _after(made, one), one.name
+        assert gateway in made.before(one), one.name
 
 
 def test_without_internet_nothing_says_that_there_is() -> None:
@@ -359,7 +347,7 @@ def test_the_filter_on_names_does_not_stop_a_destroy() -> None:
     association = made.of("RuleGroupAssociation")
     assert association.properties["mutationProtection"] == "DISABLED"
     rules = {one.urn for one in made.all("resolverFirewallRule:ResolverFirewallRule")}
-    assert rules <= _after(made, association)
+    assert rules <= made.before(association)
     assert association.urn in made.outputs["needed"]
 
 
@@ -446,7 +434,7 @@ def test_the_tunnels_host_is_small_and_closed() -> None:
 
 def test_the_tunnels_host_comes_after_what_its_agent_needs() -> None:
     made = _made(api={"tunnel": 8443})
-    before = _after(made, made.of("aws:ec2/instance:Instance"))
+    before = made.before(made.of("aws:ec2/instance:Instance"))
     for kind, name in (
         ("vpcEndpoint:VpcEndpoint", "north-ssm"),
         ("vpcEndpoint:VpcEndpoint", "north-ssmmessages"),
