@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from .differences import Change
 from .errors import EngineError
 from .properties import UNKNOWN, Path, Properties, Secret, secret_paths, with_secrets
 
@@ -60,39 +58,6 @@ AUTONAMED = "pulumi.com/autonamed"
 SECRET_KEYS = ("data", "stringData")
 SERVER_SET = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 
-Kind = Literal["add", "delete", "update"]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One property that differs: what it was and what it is to be."""
-
-    path: Path
-    kind: Kind
-    old: Any
-    new: Any
-
-
-def changes(old: Any, new: Any, path: Path = ()) -> Iterator[Change]:
-    """What differs between plain values; one that is not known yet differs from everything."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            if key not in new:
-                yield Change((*path, key), "delete", old[key], None)
-            elif key not in old:
-                yield Change((*path, key), "add", None, new[key])
-            else:
-                yield from changes(old[key], new[key], (*path, key))
-    elif isinstance(old, list) and isinstance(new, list):
-        for index, (before, after) in enumerate(zip(old, new, strict=False)):
-            yield from changes(before, after, (*path, index))
-        for index in range(len(new), len(old)):
-            yield Change((*path, index), "delete", old[index], None)
-        for index in range(len(old), len(new)):
-            yield Change((*path, index), "add", None, new[index])
-    elif old != new:
-        yield Change(path, "update", old, new)
-
 
 def replaces(change: Change, inputs: Properties, mutable: frozenset[str] = frozenset()) -> bool:
     """Whether an object of these (new) inputs must be replaced for the change.
@@ -128,20 +93,6 @@ def _has(value: Any, path: Path) -> bool:
 def same_name(old: Properties, new: Properties) -> bool:
     """Whether the new object would stand where the old one stands."""
     return identity(old) == identity(new) and not is_autonamed(new)
-
-
-def path_text(path: Path) -> str:
-    """A path as the engine writes it: ``spec.containers[0]["a.b"]``."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif re.fullmatch(r"[A-Za-z_$][\w$]*", part):
-            text += f".{part}" if text else part
-        else:
-            escaped = part.replace('"', '\\"')
-            text += f'["{escaped}"]'
-    return text
 
 
 def metadata(properties: Properties) -> Properties:

@@ -17,6 +17,7 @@ import yaml
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2
 
+from . import differences
 from . import kubernetes_objects as objects
 from .errors import EngineError
 from .kubectl import Cluster, KubectlError, server_of
@@ -27,15 +28,8 @@ TIMEOUT = 600.0
 SKIP_AWAIT = "pulumi.com/skipAwait"
 PATCH_FORCE = "pulumi.com/patchForce"
 TIMEOUT_SECONDS = "pulumi.com/timeoutSeconds"
-WAITING_PODS = 3  # of a failed rollout's pods, those that are told of
-
 DIFF = provider_pb2.DiffResponse
-PROPERTY = provider_pb2.PropertyDiff
-KINDS = {
-    "add": (PROPERTY.ADD, PROPERTY.ADD_REPLACE),
-    "delete": (PROPERTY.DELETE, PROPERTY.DELETE_REPLACE),
-    "update": (PROPERTY.UPDATE, PROPERTY.UPDATE_REPLACE),
-}
+WAITING_PODS = 3  # of a failed rollout's pods, those that are told of
 
 
 class KubernetesProvider(Provider):
@@ -96,23 +90,14 @@ class KubernetesProvider(Provider):
         self, request: provider_pb2.DiffRequest, context: Context
     ) -> provider_pb2.DiffResponse:
         old, new = plain(decode(request.old_inputs)), plain(decode(request.news))
-        changed = list(objects.changes(old, new))
+        changed = list(differences.changes(old, new))
         mutable = frozenset(
             kind for kind in objects.CONTENTS if self._is_set(f"enable{kind}Mutable")
         )
-        detailed: dict[str, provider_pb2.PropertyDiff] = {}
-        replaces: list[str] = []
-        for change in changed:
-            path, replaced = objects.path_text(change.path), objects.replaces(change, new, mutable)
-            detailed[path] = PROPERTY(kind=KINDS[change.kind][replaced], inputDiff=True)
-            replaces += [path] if replaced else []
-        return DIFF(
-            changes=DIFF.DIFF_SOME if changed else DIFF.DIFF_NONE,
-            replaces=replaces,
-            diffs=sorted({str(change.path[0]) for change in changed}),
-            detailedDiff=detailed,
-            hasDetailedDiff=True,
-            deleteBeforeReplace=bool(replaces) and objects.same_name(old, new),
+        return differences.response(
+            changed,
+            lambda change: objects.replaces(change, new, mutable),
+            objects.same_name(old, new),
         )
 
     @tells_errors

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from . import differences
 from . import kubernetes_objects as objects
 from . import tls_certificates as certificates
 from .errors import EngineError
@@ -46,8 +47,8 @@ def changed(**metadata: Any) -> dict[str, Any]:
 def diff(old: Any, new: Any) -> dict[str, bool]:
     """Paths that changed, and whether each replaces."""
     return {
-        objects.path_text(change.path): objects.replaces(change, new)
-        for change in objects.changes(old, new)
+        differences.path_text(change.path): objects.replaces(change, new)
+        for change in differences.changes(old, new)
     }
 
 
@@ -110,7 +111,7 @@ def test_a_selector_replaces_also_when_all_of_spec_comes_or_goes() -> None:
 def test_contents_replace_unless_they_may_change(kind: str) -> None:
     old = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "x"}, "data": {"a": "1"}}
     new = old | {"data": {"a": "2"}}
-    (change,) = objects.changes(old, new)
+    (change,) = differences.changes(old, new)
     assert objects.replaces(change, new)
     assert not objects.replaces(change, new, frozenset({kind}))
     assert objects.replaces(change, new | {"immutable": True}, frozenset({kind}))
@@ -120,12 +121,12 @@ def test_contents_replace_unless_they_may_change(kind: str) -> None:
 def test_a_secrets_type_replaces_whatever_may_change() -> None:
     old = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "type": "Opaque"}
     new = old | {"type": "kubernetes.io/tls"}
-    (change,) = objects.changes(old, new)
+    (change,) = differences.changes(old, new)
     assert objects.replaces(change, new, frozenset({"Secret"}))
 
 
 def test_a_path_quotes_what_is_no_word() -> None:
-    assert objects.path_text(("metadata", "annotations", "a.b/c", 0)) == (
+    assert differences.path_text(("metadata", "annotations", "a.b/c", 0)) == (
         'metadata.annotations["a.b/c"][0]'
     )
 

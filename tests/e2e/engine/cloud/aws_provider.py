@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2
 
-from tests.e2e.engine import kubernetes_objects as objects
+from tests.e2e.engine import differences
 from tests.e2e.engine.errors import EngineError
 from tests.e2e.engine.properties import (
     UNKNOWN,
@@ -31,13 +31,6 @@ from . import access, making
 from .kinds import Refused, kind_of, made_up_name, replaces
 from .store import Store
 
-DIFF = provider_pb2.DiffResponse
-PROPERTY = provider_pb2.PropertyDiff
-KINDS = {
-    "add": (PROPERTY.ADD, PROPERTY.ADD_REPLACE),
-    "delete": (PROPERTY.DELETE, PROPERTY.DELETE_REPLACE),
-    "update": (PROPERTY.UPDATE, PROPERTY.UPDATE_REPLACE),
-}
 DEFAULTS = "__defaults"
 
 
@@ -99,27 +92,14 @@ class AwsProvider(Provider):
         old, new = plain(decode(request.old_inputs)), plain(decode(request.news))
         changes = [
             change
-            for change in objects.changes(old, new)
-            if not objects.path_text(change.path).startswith(DEFAULTS)
+            for change in differences.changes(old, new)
+            if not differences.path_text(change.path).startswith(DEFAULTS)
         ]
         kind = kind_of(_token(request.urn), new)
-        detailed: dict[str, provider_pb2.PropertyDiff] = {}
-        replaced: list[str] = []
-        for change in changes:
-            path, replacing = objects.path_text(change.path), replaces(kind, change.path)
-            detailed[path] = PROPERTY(kind=KINDS[change.kind][replacing], inputDiff=True)
-            replaced += [path] if replacing else []
         # Where the program chose the name, two cannot stand beside each other.
         own_name = bool(kind.name) and kind.name not in new.get(DEFAULTS, [])
         same_name = own_name and old.get(kind.name) == new.get(kind.name)
-        return DIFF(
-            changes=DIFF.DIFF_SOME if changes else DIFF.DIFF_NONE,
-            replaces=replaced,
-            diffs=sorted({str(change.path[0]) for change in changes}),
-            detailedDiff=detailed,
-            hasDetailedDiff=True,
-            deleteBeforeReplace=bool(replaced) and same_name,
-        )
+        return differences.response(changes, lambda change: replaces(kind, change.path), same_name)
 
     @tells_errors
     def Create(
