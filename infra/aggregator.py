@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pulumi
 
-from infra import addons, experiments, names, roles
+from infra import addons, experiments, roles
 from infra.alarms import Alarms
 from infra.config.aws import AwsAggregator, AwsFederation, Party
 from infra.config.common import AGGREGATOR
@@ -14,7 +14,7 @@ from infra.ground import Ground
 from infra.link import EndpointService
 from infra.registry import Registry, image_in
 from infra.storage import Bucket
-from infra.workload import CONTROL_PORT, COORDINATOR, AggregatorParty, Issue
+from infra.workload import COORDINATOR, AggregatorParty, Issue
 
 
 class AwsAggregatorParty:
@@ -78,14 +78,14 @@ class AwsAggregatorParty:
         tls: list[pulumi.ProviderResource],
         role: roles.PodRole,
     ) -> None:
-        after = self.ground.addons()
+        after = self.ground.make_addons()
         opts = pulumi.ResourceOptions.merge(
             after, pulumi.ResourceOptions(providers=tls, depends_on=[role])
         )
         party = AggregatorParty(
             config,
             site,
-            self.ground.ways(f"{names.coordinator(config.federation)}:{CONTROL_PORT}"),
+            self.ground.ways(),
             addons.placement(image_in(image, site.region), site.nodes),
             issue,
             opts,

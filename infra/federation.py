@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pulumi
 import pulumi_tls as tls
 
-from infra import exchange, names, runs
+from infra import exchange, runs
 from infra.aggregator import AwsAggregatorParty
 from infra.config import aws as settings
 from infra.config.aws import AggregatorConfig, AwsFederation, Party, SiloConfig, WholeConfig
 from infra.config.common import AGGREGATOR
-from infra.ground import Ground
+from infra.ground import Ground, coordinator_address
 from infra.identity import Applicant, Authority, Identity
 from infra.silo import AwsSiloParty
-from infra.workload import CONTROL_PORT
+from infra.workload import Issue
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _aggregator(
         )
         pulumi.export(exchange.AUTHORITY, authority.certificate)
         pulumi.export(exchange.SERVICE, aggregator.link.service_name)
-    pulumi.export("coordinator", f"{names.coordinator(config.federation)}:{CONTROL_PORT}")
+    pulumi.export("coordinator", coordinator_address(config.federation))
     pulumi.export("repository", aggregator.registry.repository)
     pulumi.export("artifacts", aggregator.artifacts.name)
     pulumi.export("operator", authority.operator().as_secret)
@@ -83,14 +83,18 @@ def _silo(config: SiloConfig, providers: list[pulumi.ProviderResource]) -> None:
     name = config.silo.name
     applicant = Applicant(config.federation, name, pulumi.ResourceOptions(providers=providers))
     given = exchange.given(config.aggregator, name)
-    issue: Callable[[pulumi.ResourceOptions], Identity] | None = None
+    issue: Issue | None = None
     if given.certificate is not None and given.authority is not None:
-        identity = applicant.identity(given.certificate, given.authority)
-        issue = lambda _: identity  # noqa: E731
+        issue = partial(_given, applicant.identity(given.certificate, given.authority))
     made = AwsSiloParty(config, config.silo, config.aggregator, given.service, issue, providers)
     pulumi.export(exchange.REQUEST, applicant.request)
     pulumi.export("data", {name: made.data})
     _export(config, {name: made.ground})
+
+
+def _given(identity: Identity, _: pulumi.ResourceOptions) -> Identity:
+    """An identity that is there already, whatever belongs to whom."""
+    return identity
 
 
 def _export(config: AwsFederation, grounds: Mapping[str, Ground]) -> None:

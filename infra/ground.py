@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra import accounts, addons
+from infra import accounts, addons, names
 from infra.cluster import Cluster
 from infra.config.aws import SERVICE_CIDR, AwsFederation, Site
 from infra.keys import Key
 from infra.logs import Logs
 from infra.network import Network
 from infra.storage import AccessLogs
-from infra.workload import Ways, to_cloud
+from infra.workload import CONTROL_PORT, Ways, to_cloud
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Ground(pulumi.ComponentResource):
         """A key of the party's own."""
         return Key(what, self.account, self.child, protect=self.config.protect, services=services)
 
-    def addons(self) -> pulumi.ResourceOptions:
+    def make_addons(self) -> pulumi.ResourceOptions:
         """Make what the cluster needs inside; gives the options of what comes after it."""
         made = addons.Addons(
             self.account.party, self.cluster, self.site.nodes, self.cluster_key.arn, self.child
@@ -68,7 +68,7 @@ class Ground(pulumi.ComponentResource):
             parent=self, providers=[self.cluster.kubernetes], depends_on=[made]
         )
 
-    def ways(self, coordinator: str) -> Ways:
+    def ways(self) -> Ways:
         """How the party's pods reach others: all by addresses of the party's own network.
 
         The load balancer and the endpoint of PrivateLink have theirs in its subnets. Names are
@@ -76,12 +76,17 @@ class Ground(pulumi.ComponentResource):
         which of them a policy sees.
         """
         return Ways(
-            coordinator,
+            coordinator_address(self.config.federation),
             _addresses(self.network.subnet_cidrs),
             _addresses((SERVICE_CIDR, LINK_LOCAL, self.site.cidr)),
             to_cloud(),
             {"AWS_REGION": self.account.region},
         )
+
+
+def coordinator_address(federation: str) -> str:
+    """What agents dial."""
+    return f"{names.coordinator(federation)}:{CONTROL_PORT}"
 
 
 def _addresses(cidrs: Sequence[str]) -> list[NetworkPolicyPeerArgsDict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pulumi
 
-from infra import addons, experiments, names, roles
+from infra import addons, experiments, roles
 from infra.alarms import Alarms
 from infra.config.aws import AwsFederation, AwsSilo, Party
 from infra.ground import Ground
@@ -12,7 +12,7 @@ from infra.link import Connection
 from infra.policies import Statement
 from infra.registry import image_in
 from infra.storage import Bucket, location
-from infra.workload import AGENT, CONTROL_PORT, Issue, SiloParty
+from infra.workload import AGENT, Issue, SiloParty
 
 VAULT_PREFIX = "data"
 
@@ -57,10 +57,10 @@ class AwsSiloParty:
             site.name,
             self.data,
             config,
-            ground.ways(f"{names.coordinator(config.federation)}:{CONTROL_PORT}"),
+            ground.ways(),
             addons.placement(image_in(config.image, site.region), site.nodes),
             issue,
-            pulumi.ResourceOptions.merge(ground.addons(), after),
+            pulumi.ResourceOptions.merge(ground.make_addons(), after),
         )
 
     def _data(
