@@ -42,9 +42,9 @@ from fl_core.transport.server import Answer, Server
 
 _log = logging.getLogger(__name__)
 MAX_SILOS = 1024
-LAST_WORDS_SECONDS = 5.0
 PRESENCE_SECONDS = 60.0
 """How often the log says who is here."""
+LAST_WORDS_SECONDS = 5.0
 """How long a run may go on after a silo's role has failed, for the aggregator to tell why."""
 MAX_WAITING = 16
 """Agents' messages that wait to be handled; whoever sends more waits with them."""
