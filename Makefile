@@ -13,6 +13,8 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 PYPROJECTS := pyproject.toml plugins/fl-core-mlp/pyproject.toml plugins/fl-core-xgboost/pyproject.toml
 SCAN := build/scan
+SAGEMAKER := build/sagemaker
+MLFLOW := build/mlflow
 PACKAGES := .venv/.packages-$(or $(TORCH_BACKEND),default)
 
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ demo: setup ## the heart-disease example, with both models
 	$(BIN)/fl run examples/heart-disease-mlp.yaml
 	$(BIN)/fl run examples/heart-disease-xgboost.yaml
 
-test: setup lint test-install engine $(SCAN)/.ready ## lint, types, import rules, a plain pip install, every test but e2e
+test: setup lint test-install engine $(SCAN)/.ready $(SAGEMAKER)/.ready $(MLFLOW)/.ready ## lint, types, import rules, a plain pip install, every test but e2e
 	@$(BIN)/pytest -n 2 -m "not e2e"
 
 test-infra: setup engine $(SCAN)/.ready ## the infrastructure alone, with its scanners and the engine
@@ -123,6 +125,24 @@ $(SCAN)/.ready: requirements/scan.txt .venv/.uv
 	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(SCAN)/bin/python $<
 	@touch $@
 
+# --- SageMaker's own SDK, with which tests/tracking reads what was written, apart: it asks for an
+# older rich than the program's lock has ---
+
+$(SAGEMAKER)/.ready: requirements/sagemaker.txt .venv/.uv
+	$(UV) venv --quiet --clear --python $(BIN)/python $(SAGEMAKER)
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(SAGEMAKER)/bin/python $<
+	@touch $@
+
+# --- the MLflow server of tests/tracking, apart: it asks for versions that FedML does not take ---
+# With an empty database, whose tables take MLflow several seconds to make.
+
+$(MLFLOW)/.ready: requirements/mlflow.txt .venv/.uv
+	$(UV) venv --quiet --clear --python $(BIN)/python $(MLFLOW)
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(MLFLOW)/bin/python $<
+	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
+	  $(MLFLOW)/bin/mlflow db upgrade sqlite:///$(MLFLOW)/empty.db >$(MLFLOW)/upgrade.log 2>&1
+	@touch $@
+
 # --- a plain pip install into an empty environment, as a user without this Makefile does it ---
 # From a copy, because setuptools builds inside the source tree and picks up what it left there.
 
@@ -173,3 +193,6 @@ lock: .venv/.uv ## requirements/*.txt anew from the pyprojects and *.in; UPGRADE
 	$(COMPILE) $(PYPROJECTS) --extra fedml --extra s3 $(FITTED) \
 	  --excludes requirements/image-excludes.txt -c requirements/lock.txt -o requirements/image.txt
 	$(COMPILE) requirements/scan.in -o requirements/scan.txt
+	$(COMPILE) pyproject.toml requirements/sagemaker.in \
+	  --excludes requirements/sagemaker-excludes.txt -o requirements/sagemaker.txt
+	$(COMPILE) requirements/mlflow.in -o requirements/mlflow.txt

@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from fl_core import own_data
 from fl_core.errors import DataError, FlError, StorageError
 from fl_core.own_data import folder_of
+from tests.models_of_aws import models_of_aws  # noqa: F401
 
 BUCKET = "hospital-rows"
 

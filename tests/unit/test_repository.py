@@ -27,6 +27,8 @@ UNDECLARED = {
     ("fl_core", "torch"),
     # boto3 is made on it and brings it.
     ("fl_core", "botocore"),
+    # sagemaker-core brings it.
+    ("fl_core", "sagemaker"),
     # How the shipped data was made: a script for developers.
     ("fl_core", "sklearn"),
 }
@@ -37,7 +39,9 @@ def test_the_locks_are_found():
         "bootstrap.txt",
         "image.txt",
         "lock.txt",
+        "mlflow.txt",
         "requirements.txt",
+        "sagemaker.txt",
         "scan.txt",
     }
 
