@@ -107,6 +107,13 @@ class ServiceError(FlError):
     title = "service"
 
 
+class TrackingError(FlError):
+    """A tracking service that cannot be written to, or read. Never ends a run."""
+
+    exit_code = 21
+    title = "tracking"
+
+
 class Interrupted(FlError):
     """Ctrl-C or SIGTERM. 130 is the shell's own code for an interrupt."""
 
@@ -129,6 +136,7 @@ ERRORS: dict[int, type[FlError]] = {
         StorageError,
         CertificateError,
         ServiceError,
+        TrackingError,
         Interrupted,
     )
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fl_core.model import FitContext, Model, Update
     from fl_core.spec import RunSpec
     from fl_core.strategies import Strategy
+    from fl_core.tracking.contract import Tracker
 
 PROJECT = "fl_core"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -47,6 +48,15 @@ def register_datasets(register: Callable[[type[Dataset]], None]) -> None:
     """Offer datasets: call ``register`` with each Dataset class.
 
     Called by the plugin manager, in every process. If it raises, as for ``register_models``.
+    """
+
+
+@hookspec
+def register_trackers(register: Callable[[type[Tracker]], None]) -> None:
+    """Offer trackers: call ``register`` with each Tracker class.
+
+    Called by the plugin manager, in every process; the trackers themselves are made and called in
+    the process that delivers to them, never in a role's. If it raises, as for ``register_models``.
     """
 
 

@@ -7,13 +7,15 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 from fl_core import launch, report, runs
+from fl_core.courier_process import CourierProcess
 from fl_core.errors import FlError, Interrupted, RoleError
 from fl_core.files import storing
 from fl_core.job import Job
@@ -21,6 +23,7 @@ from fl_core.launch import RoleProcess
 from fl_core.plugins import Plugins, described
 from fl_core.role import RoleConfig
 from fl_core.runs import Run
+from fl_core.spec import Choice
 from fl_core.transport.authority import Authority
 from fl_core.transport.identity import Identity
 
@@ -67,11 +70,13 @@ def run(
     spec_folder: Path,
     port: int,
     on_event: OnEvent,
+    trackers: tuple[Choice, ...] = (),
 ) -> Run:
     """Run a job to its end in ``folder``, which must not exist, and give the finished run.
 
-    ``on_event`` gets every role's events, in this process and thread. Raises the FlError that
-    ended the run; the folder then holds what there is, with the reason in its manifest.
+    ``on_event`` gets every role's events, in this process and thread, and those of the delivery to
+    ``trackers``. Raises the FlError that ended the run; the folder then holds what there is, with
+    the reason in its manifest.
     """
     authority = Authority(FEDERATION, valid=dt.timedelta(days=7))
     identities = {silo: authority.silo(silo) for silo in job.spec.silo_names}
@@ -80,7 +85,7 @@ def run(
         silo: identity.fingerprint for silo, identity in identities.items()
     }
     manifest = runs.describe(run_id, job.spec, job.schema, plugins, fingerprints)
-    federation = _Federation(job, run_id, folder, spec_folder, on_event)
+    federation = _Federation(job, run_id, folder, spec_folder, on_event, trackers)
     error: FlError | None = FlError("the run ended abruptly", "this is a bug of fl-core")
     start = time.monotonic()
     with _Interrupts() as interrupts:
@@ -101,7 +106,8 @@ def run(
             interrupts.ignore()
             federation.stop()
             manifest |= {"rows": federation.rows, "seconds": round(time.monotonic() - start, 3)}
-            finished = report.conclude(folder, manifest, error)
+            with federation.delivered():
+                finished = report.conclude(folder, manifest, error)
     if error is not None:
         raise error
     return finished
@@ -134,7 +140,13 @@ class _Federation:
     """The role processes of one run."""
 
     def __init__(
-        self, job: Job, run_id: str, folder: Path, spec_folder: Path, on_event: OnEvent
+        self,
+        job: Job,
+        run_id: str,
+        folder: Path,
+        spec_folder: Path,
+        on_event: OnEvent,
+        trackers: tuple[Choice, ...],
     ) -> None:
         self._job = job
         self._run_id = run_id
@@ -142,11 +154,16 @@ class _Federation:
         self._spec_folder = spec_folder
         self._on_event = on_event
         self._context = _context()
+        self._trackers = trackers
+        self._courier: CourierProcess | None = None
         self._roles: list[RoleProcess] = []
         self.rows: dict[str, Any] = {}
 
     def run(self, aggregator: Identity, identities: dict[str, Identity], port: int) -> None:
         """Start all roles and follow them to their end. Raises the first FlError."""
+        if self._trackers:
+            with suppress(OSError):  # no process: what is missing is told at the end, as ever
+                self._courier = CourierProcess(self._folder, False, self._context)
         self._start(None, self._folder, aggregator, port)
         for event in self._follow():
             if event["event"] == "listening":
@@ -173,6 +190,7 @@ class _Federation:
             HOST,
             port,
             silo,
+            trackers=self._trackers,
         )
         self._roles.append(RoleProcess(config, self._context))
 
@@ -183,12 +201,35 @@ class _Federation:
             timeout = None if give_up is None else give_up - time.monotonic()
             if timeout is not None and timeout <= 0:
                 return
-            ready = wait([role.events for role in open_roles], timeout)
+            courier = self._courier if self._courier and not self._courier.ended else None
+            sources = [courier.events] if courier else []
+            ready = wait([*sources, *(role.events for role in open_roles)], timeout)
+            if courier and courier.events in ready and (event := courier.read()) is not None:
+                yield event
             for role in open_roles:
                 if role.events in ready and (event := role.read()) is not None:
                     yield event
                 if role.error is not None and give_up is None:
                     give_up = time.monotonic() + LAST_WORDS_SECONDS
+
+    @contextmanager
+    def delivered(self) -> Iterator[None]:
+        """Have figures delivered before the block and files after it, as far as time allows."""
+        self._tell(self._courier.drain() if self._courier else ())
+        try:
+            yield
+        finally:
+            self._tell(self._courier.finish() if self._courier else ())
+
+    def _tell(self, events: Iterable[dict[str, Any]]) -> None:
+        """As far as anybody still listens: the end of the run is to be written all the same."""
+        listens = True
+        for event in events:
+            try:
+                if listens:
+                    self._on_event(event)
+            except OSError:
+                listens = False
 
     def stop(self) -> None:
         """End every process, and wait until all are gone."""

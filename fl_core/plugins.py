@@ -21,14 +21,21 @@ from pydantic import BaseModel
 
 import fl_core.datasets
 import fl_core.strategies
+import fl_core.tracking
 from fl_core import hookspecs
 from fl_core.dataset import Dataset
 from fl_core.errors import FlError, PluginError, RoleError, nearest
 from fl_core.model import Model
 from fl_core.strategies import Strategy
+from fl_core.tracking.contract import Tracker
 
 BUILT_IN = "fl-core"
-_WORDS = {"models": "model", "strategies": "strategy", "datasets": "dataset"}
+_WORDS = {
+    "models": "model",
+    "strategies": "strategy",
+    "datasets": "dataset",
+    "trackers": "tracker",
+}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -43,6 +50,7 @@ class Plugin:
     models: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
+    trackers: list[str] = field(default_factory=list)
     error: str | None = None
 
 
@@ -56,6 +64,7 @@ class Plugins:
         self.models: dict[str, type[Model]] = {}
         self.strategies: dict[str, type[Strategy]] = {}
         self.datasets: dict[str, type[Dataset]] = {}
+        self.trackers: dict[str, type[Tracker]] = {}
         self._owners: dict[tuple[str, str], list[Plugin]] = {}
 
     def call(self, hook: str, **arguments: Any) -> None:
@@ -99,7 +108,7 @@ class Plugins:
     def _offers(self, module: ModuleType) -> list[tuple[str, type[Any]]]:
         """What the module's own register hooks offer, as pairs of kind and class."""
         offers: list[tuple[str, type[Any]]] = []
-        for kind in ("models", "strategies", "datasets"):
+        for kind in _WORDS:
             for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
                 if implementation.plugin is module:
                     implementation.function(
@@ -108,7 +117,12 @@ class Plugins:
         return offers
 
     def _check_offer(self, plugin: Plugin, kind: str, offer: type[Any]) -> None:
-        base = {"models": Model, "strategies": Strategy, "datasets": Dataset}[kind]
+        base = {
+            "models": Model,
+            "strategies": Strategy,
+            "datasets": Dataset,
+            "trackers": Tracker,
+        }[kind]
         if not (isinstance(offer, type) and issubclass(offer, base)):
             raise PluginError(
                 f"plugin {plugin.name!r} ({plugin.distribution}) registered {offer!r} in {kind}",
@@ -161,6 +175,10 @@ class Plugins:
         """The dataset of that name. Raises PluginError when there is none."""
         return self._find("datasets", name)
 
+    def tracker(self, name: str) -> type[Tracker]:
+        """The tracker of that name. Raises PluginError when there is none."""
+        return self._find("trackers", name)
+
     def _find(self, kind: str, name: str) -> Any:
         if len(self._owners.get((kind, name), ())) > 1:
             raise PluginError(
@@ -178,19 +196,19 @@ class Plugins:
         )
 
     def owner(self, kind: str, name: str) -> Plugin:
-        """The plugin that registered ``name`` in ``kind`` (models, strategies or datasets)."""
+        """The plugin that registered ``name`` in ``kind`` (as :class:`Plugin` has them)."""
         return self._owners[kind, name][0]
 
 
 def load() -> Plugins:
-    """The built-in strategies and datasets, and every installed and allowed plugin.
+    """The built-in strategies, datasets and trackers, and every installed and allowed plugin.
 
     A plugin that fails is kept with its error and fails only the runs that need it. Raises
     PluginError when FL_PLUGINS names a distribution that has no plugin.
     """
     plugins = Plugins()
     version = distribution(BUILT_IN).version
-    for module in (fl_core.strategies, fl_core.datasets):
+    for module in (fl_core.strategies, fl_core.datasets, fl_core.tracking):
         plugin = Plugin(module.__name__.rpartition(".")[2], BUILT_IN, version)
         plugins.add(plugin, module)
         plugins.plugins.append(plugin)

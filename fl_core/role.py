@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_core.spec import RunSpec
+from fl_core.spec import Choice, RunSpec
 from fl_core.transport.identity import Identity
 
 Tell = Callable[[dict[str, Any]], None]
@@ -34,6 +34,8 @@ class RoleConfig:
     silo: str | None = None
     excluded: frozenset[str] = frozenset()
     """For the aggregator: silos and certificates that are turned away."""
+    trackers: tuple[Choice, ...] = ()
+    """Where this role's part is to be shown, as this party wants it."""
     data: str | None = None
     """A silo's own data, a folder or an s3:// prefix; None where the run file says where it is."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import resource
 import signal
 import threading
+import time
 import traceback
 from contextlib import ExitStack
 from multiprocessing import parent_process
@@ -20,10 +22,15 @@ import setproctitle
 from fl_core import plugins as plugin_loader
 from fl_core.errors import FlError, Interrupted
 from fl_core.files import storing
-from fl_core.job import resolve
+from fl_core.job import Job, resolve
 from fl_core.own_data import folder_of
 from fl_core.role import RoleConfig, Tell
-from fl_core.spec import SpecSource
+from fl_core.spec import as_json
+from fl_core.tracking.contract import Part
+from fl_core.tracking.local import round_time
+from fl_core.tracking.parameters import hyper_parameters
+from fl_core.tracking.part import Record
+from fl_core.yaml_file import SpecSource
 
 _log = logging.getLogger("fl_core.role_process")
 
@@ -39,7 +46,7 @@ def main(config: RoleConfig, events: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold key and rows
     signal.signal(signal.SIGTERM, _terminate)
     setproctitle.setproctitle(f"fl {config.name} ({config.run_id})")
-    _leave_with_parent()
+    leave_with_parent()
     lock = threading.Lock()
 
     def tell(event: dict[str, Any]) -> None:
@@ -88,17 +95,25 @@ def _run_job(config: RoleConfig, tell: Tell, own_data: Path | None) -> None:
     plugins.call("before_run", run_id=config.run_id, spec=config.spec, **who)
     status = "failed"
     try:
-        if config.silo is None:
-            from fl_core.roles import aggregator
+        with _record(config, job) as record:
+            if config.silo is None:
+                from fl_core.roles import aggregator
 
-            aggregator.run(config, job, plugins, tell)
-        else:
-            from fl_core.roles import silo
+                aggregator.run(config, job, plugins, tell, record)
+            else:
+                from fl_core.roles import silo
 
-            silo.run(config, job, plugins)
+                silo.run(config, job, plugins, record)
         status = "completed"
     finally:
         plugins.call("after_run", run_id=config.run_id, status=status, **who)
+
+
+def _record(config: RoleConfig, job: Job) -> Record:
+    parameters = hyper_parameters(job.spec, job.model.params, job.strategy.params, config.silo)
+    digest = hashlib.sha256(as_json(job.spec).encode()).hexdigest()
+    part = Part(config.run_id, config.silo, digest, round_time(time.time()), parameters)
+    return Record(config.folder, part, config.trackers)
 
 
 def _log_to_file(config: RoleConfig) -> None:
@@ -111,10 +126,12 @@ def _log_to_file(config: RoleConfig) -> None:
 
 
 def _terminate(signum: int, frame: object) -> None:
+    # Whoever ends a whole group of processes sends it here twice; once is enough to end well.
+    signal.signal(signum, signal.SIG_IGN)
     raise KeyboardInterrupt  # which no `except Exception` on the way up takes for its own
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """End this process when the one that started it is gone, however that died."""
     parent = parent_process()
     if parent is None:

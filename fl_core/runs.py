@@ -31,10 +31,14 @@ from fl_core.metrics import Scores
 from fl_core.plugins import Plugins
 from fl_core.preprocessing import Scaling
 from fl_core.spec import RunSpec, as_json
+from fl_core.tracking import delivery
 from fl_core.tracking import local as tracking
+from fl_core.tracking.contract import Part
+from fl_core.tracking.local import METRICS_FILE
+from fl_core.tracking.part import TRACKING_FILE, Recorded
 
+RUNNING, COMPLETED, FAILED, INTERRUPTED = "running", "completed", "failed", "interrupted"
 MANIFEST_FILE = "manifest.json"
-METRICS_FILE = "metrics.jsonl"
 MODEL_FILE = "model.safetensors"
 PREPROCESSING_FILE = "preprocessing.json"
 SCORES_FILE = "scores.json"
@@ -104,7 +108,7 @@ def create(folder: Path, manifest: Mapping[str, Any]) -> None:
                 f"run folder {folder} exists", "choose another with --out, or remove it"
             ) from error
     try:
-        _write_manifest(folder, manifest)
+        write_manifest(folder, manifest)
     except BaseException:  # a Ctrl-C as well
         shutil.rmtree(folder)
         raise
@@ -125,7 +129,7 @@ def describe(
     """A manifest's fields that are known before the run starts."""
     return {
         "id": run_id,
-        "status": "running",
+        "status": RUNNING,
         "started": _now(),
         "spec": spec.model_dump(mode="json"),
         "spec_sha256": sha256(as_json(spec)),
@@ -162,32 +166,37 @@ def _libraries(distributions: Collection[str]) -> dict[str, str]:
     return found
 
 
-def conclude(folder: Path, manifest: Mapping[str, Any], error: FlError | None) -> dict[str, Any]:
-    """Write the manifest of a run that has ended, with the hashes of its files, and give it.
-
-    The status is completed, interrupted or failed, as ``error`` says. Raises StorageError.
-    """
-    status = "completed" if error is None else "failed"
-    if isinstance(error, Interrupted):
-        status = "interrupted"
-    files = sorted(
+def files(folder: Path) -> list[Path]:
+    """The files that a run has left: not those that say what trackers were told of it since."""
+    return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (MANIFEST_FILE, REPORT_FILE)
+        if not path.name.startswith((".", "tracking-")) and path.is_file()
     )
-    concluded = {
+
+
+def concluded(folder: Path, manifest: Mapping[str, Any], error: FlError | None) -> Run:
+    """A run that has ended, with the hashes of its files in its manifest.
+
+    The status is completed, interrupted or failed, as ``error`` says.
+    """
+    status = COMPLETED if error is None else FAILED
+    if isinstance(error, Interrupted):
+        status = INTERRUPTED
+    kept = [path for path in files(folder) if path.name not in (MANIFEST_FILE, REPORT_FILE)]
+    ended = {
         **manifest,
         "status": status,
         "finished": _now(),
         "exit_code": 0 if error is None else error.exit_code,
         "error": None if error is None else error.as_dict(),
-        "files": {str(path.relative_to(folder)): sha256(path.read_bytes()) for path in files},
+        "files": {str(path.relative_to(folder)): sha256(path.read_bytes()) for path in kept},
     }
-    _write_manifest(folder, concluded)
-    return concluded
+    return Run(folder, ended)
 
 
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write manifest.json. Raises StorageError."""
     write_atomic(folder / MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")
 
 
@@ -335,6 +344,26 @@ def every(root: Path = DEFAULT_ROOT) -> list[Run]:
         except RunFolderError:
             continue
     return sorted(runs, key=lambda run: (_started(run), run.manifest["id"]))
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The folders of a run's parts, as roles have written them: its own, and its silos'."""
+    folders = [folder, *sorted((folder / SILOS_FOLDER).glob("*"))]
+    return [one for one in folders if (one / TRACKING_FILE).is_file()]
+
+
+def deliveries(folder: Path) -> list[tuple[Part, delivery.State]]:
+    """What each tracker has been told of each part of a run. Raises RunFolderError."""
+    found = []
+    for path in parts_of(folder):
+        recorded = Recorded(path)
+        known = {
+            choice.name: delivery.State(tracker=choice.name, params={})
+            for choice in recorded.trackers
+        }
+        known |= {state.tracker: state for state in delivery.states(path)}
+        found += [(recorded.part, state) for _, state in sorted(known.items())]
+    return found
 
 
 def _started(run: Run) -> dt.datetime:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pulumi
 
-from infra import addons, experiments, roles
+from fl_core.tracking import experiments
+from infra import addons, roles
 from infra.alarms import Alarms
 from infra.config.aws import AwsAggregator, AwsFederation, Party
 from infra.config.common import AGGREGATOR
@@ -50,11 +51,16 @@ class AwsAggregatorParty:
             protect=config.protect,
         )
         namespace = config.namespace(AGGREGATOR)
-        statements = [*roles.artifacts_access(self.artifacts.arn, data_key.arn)]
-        if config.tracking:
+        made: list[pulumi.Resource] = []
+        if config.tracking:  # else it calls nothing of AWS
             experiment = experiments.of_aggregator(config.federation)
-            statements += roles.tracking(account, experiment)
-        role = roles.PodRole(COORDINATOR, account, ground.cluster, namespace, statements, child)
+            statements = [
+                *roles.artifacts_access(self.artifacts.arn, data_key.arn),
+                *roles.tracking(account, experiment),
+            ]
+            made.append(
+                roles.PodRole(COORDINATOR, account, ground.cluster, namespace, statements, child)
+            )
         Alarms(
             account,
             ground.cluster,
@@ -67,7 +73,7 @@ class AwsAggregatorParty:
             load_balancer=self.link.load_balancer.arn_suffix,
         )
         if config.image is not None:
-            self._run(config, config.image, site, issue, tls, role)
+            self._run(config, config.image, site, issue, tls, made)
 
     def _run(
         self,
@@ -76,16 +82,19 @@ class AwsAggregatorParty:
         site: AwsAggregator,
         issue: Issue,
         tls: list[pulumi.ProviderResource],
-        role: roles.PodRole,
+        needed: list[pulumi.Resource],
     ) -> None:
         after = self.ground.make_addons()
         opts = pulumi.ResourceOptions.merge(
-            after, pulumi.ResourceOptions(providers=tls, depends_on=[role])
+            after, pulumi.ResourceOptions(providers=tls, depends_on=needed)
+        )
+        track = pulumi.Output.format(
+            "sagemaker:prefix={},bucket={}", config.federation, self.artifacts.name
         )
         party = AggregatorParty(
             config,
             site,
-            self.ground.ways(),
+            self.ground.ways(track),
             addons.placement(image_in(image, site.region), site.nodes),
             issue,
             opts,

@@ -68,19 +68,25 @@ class Ground(pulumi.ComponentResource):
             parent=self, providers=[self.cluster.kubernetes], depends_on=[made]
         )
 
-    def ways(self) -> Ways:
+    def ways(self, track: pulumi.Input[str]) -> Ways:
         """How the party's pods reach others: all by addresses of the party's own network.
+
+        ``track``: what the service's `--track` is, where the stack has tracking.
 
         The load balancer and the endpoint of PrivateLink have theirs in its subnets. Names are
         asked of the cluster's service, of the node, or of the network's resolver: EKS does not say
         which of them a policy sees.
         """
+        # boto3 looks at no AWS_REGION; without a Region it would call us-east-1, or nobody.
+        environment: dict[str, pulumi.Input[str]] = {"AWS_DEFAULT_REGION": self.account.region}
+        if self.config.tracking:
+            environment["FL_TRACK"] = track
         return Ways(
             coordinator_address(self.config.federation),
             _addresses(self.network.subnet_cidrs),
             _addresses((SERVICE_CIDR, LINK_LOCAL, self.site.cidr)),
             to_cloud(),
-            {"AWS_REGION": self.account.region},
+            environment,
         )
 
 

@@ -1,10 +1,6 @@
-"""Names that several parts must agree on, and names that fit where AWS gives little room."""
+"""Names that several parts must agree on."""
 
 from __future__ import annotations
-
-import hashlib
-
-_DIGEST = 10
 
 
 def zone(federation: str) -> str:
@@ -15,15 +11,3 @@ def zone(federation: str) -> str:
 def coordinator(federation: str) -> str:
     """The coordinator's name: that in its certificate."""
     return f"aggregator.{zone(federation)}"
-
-
-def cut(name: str, longest: int) -> str:
-    """The name; where it is too long its beginning, and a digest that keeps it apart."""
-    if len(name) <= longest:
-        return name
-    return f"{name[: longest - _DIGEST - 1]}-{digest(name)}"
-
-
-def digest(text: str) -> str:
-    """A few characters that stand for the text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
+from fl_core.names import cut
 from infra import names
 from infra.accounts import Account
 
@@ -83,4 +84,4 @@ def confine(
 
 
 def _named(account: Account, what: str) -> str:
-    return names.cut(account.named(what), _LONGEST)
+    return cut(account.named(what), _LONGEST)

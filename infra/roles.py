@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_aws as aws
 
-from infra import experiments
+from fl_core.names import cut
+from fl_core.tracking import experiments
 from infra.accounts import PATH, Account
-from infra.names import cut
 from infra.policies import Statement, allow, document, trusted
 
 if TYPE_CHECKING:
     from infra.cluster import Cluster
 
-RUNS = "runs"
-"""Where the artifacts of runs go in their bucket."""
 LONGEST = 56
 """Of a role's name: IAM takes 64 characters, of which Pulumi's suffix has 8."""
 
@@ -117,10 +115,10 @@ def vault_access(
 
 
 def artifacts_access(bucket_arn: pulumi.Input[str], key_arn: pulumi.Input[str]) -> list[Statement]:
-    """Keep what comes out of runs, and read it."""
-    objects = pulumi.Output.concat(bucket_arn, f"/{RUNS}/*")
+    """Keep what comes out of runs."""
+    objects = pulumi.Output.concat(bucket_arn, f"/{experiments.ARTIFACTS}/*")
     return [
-        allow("KeepArtifacts", ["s3:GetObject", "s3:PutObject"], [objects]),
+        allow("KeepArtifacts", [*experiments.ARTIFACT_ACTIONS], [objects]),
         allow(
             "EncryptArtifacts",
             ["kms:Decrypt", "kms:GenerateDataKey"],

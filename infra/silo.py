@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pulumi
 
-from infra import addons, experiments, roles
+from fl_core.tracking import experiments
+from infra import addons, roles
 from infra.alarms import Alarms
 from infra.config.aws import AwsFederation, AwsSilo, Party
 from infra.ground import Ground
@@ -57,7 +58,7 @@ class AwsSiloParty:
             site.name,
             self.data,
             config,
-            ground.ways(),
+            ground.ways(f"sagemaker:prefix={config.federation}"),
             addons.placement(image_in(config.image, site.region), site.nodes),
             issue,
             pulumi.ResourceOptions.merge(ground.make_addons(), after),

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_aws as aws
 
+from fl_core.names import cut
 from fl_core.own_data import SCHEME
 from infra.accounts import Account
 from infra.keys import Key
-from infra.names import cut
 from infra.policies import Statement, document
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ class Ways:
     dns: list[NetworkPolicyPeerArgsDict]
     services: list[NetworkPolicyEgressRuleArgsDict] = field(default_factory=list)
     """What else they may reach."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
 class AggregatorParty(Party):
@@ -68,7 +68,7 @@ class AggregatorParty(Party):
         storage_class: str | None = None,
     ) -> None:
         """``storage_class``: the cluster's, where the stack's file names none."""
-        environment = {
+        environment: dict[str, pulumi.Input[str]] = {
             "FL_IDENTITY": pod.IDENTITY_FOLDER,
             "FL_FOLDER": pod.STATE_FOLDER,
             "FL_HOST": "0.0.0.0",  # noqa: S104 - the network policies say who may dial

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import click
 
-from fl_core.cli import certs, operator, plugins, predict, run, runs, services, spec
+from fl_core.cli import (
+    certs,
+    experiments,
+    operator,
+    plugins,
+    predict,
+    run,
+    runs,
+    services,
+    spec,
+    track,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +33,8 @@ for _command in (
     predict.predict,
     runs.runs,
     runs.report,
+    track.track,
+    experiments.experiments,
     certs.certs,
     services.coordinator,
     services.agent,

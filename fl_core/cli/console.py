@@ -24,6 +24,11 @@ def colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
+def clean(text: str) -> str:
+    """Without what would make a terminal do something."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],

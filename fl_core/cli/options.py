@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fl_core.cli.address import Address
+from fl_core.cli.tracking import Tracking
 
 COORDINATOR = click.option(
     "--coordinator",
@@ -23,5 +24,15 @@ IDENTITY = click.option(
     envvar="FL_IDENTITY",
     show_envvar=True,
     help="Folder with your tls.crt, tls.key and ca.crt: see `fl certs`.",
+)
+TRACK = click.option(
+    "--track",
+    "trackers",
+    type=Tracking(),
+    multiple=True,
+    envvar="FL_TRACK",
+    show_envvar=True,
+    help="A service that shows this party's part of runs, such as sagemaker:prefix=heart; may be "
+    "repeated. `fl plugins` lists them.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -23,7 +23,7 @@ def plugins(as_json: bool) -> None:
         known = [dataclasses.asdict(plugin) for plugin in loaded.plugins]
         click.echo(json.dumps(known, indent=2))
         return
-    offers = ("models", "strategies", "datasets")
+    offers = ("models", "strategies", "datasets", "trackers")
     rows = [
         [
             plugin.name,

@@ -13,7 +13,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fl_core import runs
+from fl_core.cli import deliveries
 from fl_core.cli.console import console, table
+from fl_core.cli.deliveries import Deliveries, tell_undelivered
 from fl_core.runs import Run
 from fl_core.spec import RunSpec
 from fl_core.tracking import local as names
@@ -53,6 +55,7 @@ class _Lines:
 
     def __init__(self, spec: RunSpec, run_id: str) -> None:
         self._spec = spec
+        self._deliveries = Deliveries()
         click.echo(_title(spec, run_id))
 
     def on_event(self, event: dict[str, Any]) -> None:
@@ -68,6 +71,9 @@ class _Lines:
                 click.echo(f"round {event['round']:>{width}}/{self._spec.rounds}  {figures}")
             case "left":
                 click.echo(f"silo {event['silo']} left: {event['reason']}")
+            case "tracking" if self._deliveries.changed(event):
+                for line in self._deliveries.lines():
+                    click.echo(line)
 
 
 class _LiveTable:
@@ -79,6 +85,7 @@ class _LiveTable:
             silo: {"state": "starting", "loss": None, "rows": None} for silo in spec.silo_names
         }
         self._figures: dict[str, float | None] = {}
+        self._deliveries = Deliveries()
         self._bar = Progress(
             TextColumn("round"),
             MofNCompleteColumn(),
@@ -109,6 +116,8 @@ class _LiveTable:
             case "scored":
                 self._figures = event["figures"]
                 self._bar.update(self._task, completed=event["round"])
+            case "tracking":
+                self._deliveries.changed(event)
 
     def __rich__(self) -> RenderableType:
         columns = ("silo", "state", "training rows", "training loss")
@@ -123,7 +132,7 @@ class _LiveTable:
         ]
         silos = table(columns, rows, right=2, drop=columns[:1:-1])
         figures = "   ".join(f"{name} {_shown(value)}" for name, value in self._figures.items())
-        return Group(self._title, silos, self._bar, figures)
+        return Group(self._title, silos, self._bar, figures, *self._deliveries.lines())
 
 
 def _shown(value: float | None) -> str:
@@ -139,7 +148,10 @@ def summary(run: Run, as_json: bool) -> None:
         return
     click.echo()
     print_figures(run)
+    for line in deliveries.lines(deliveries.of_run(run.folder)):
+        click.echo(f"\n{line}")
     click.echo(f"\n{run.manifest['seconds']:.1f} s; report: {report}")
+    tell_undelivered(run.folder)
 
 
 def final_figures(run: Run) -> dict[str, dict[str, float | None]]:

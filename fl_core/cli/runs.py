@@ -9,9 +9,11 @@ import click
 
 from fl_core import report as reports
 from fl_core import runs as run_folders
+from fl_core.cli import comparison, deliveries
 from fl_core.cli.console import console, table
 from fl_core.cli.progress import final_figures, print_figures
 from fl_core.errors import RunFolderError
+from fl_core.report.comparison import of
 from fl_core.runs import Run
 from fl_core.tracking import local as names
 
@@ -71,7 +73,8 @@ def show(run: str, root: Path, as_json: bool) -> None:
     """Show RUN (an id or a folder): its outcome and final figures."""
     found = run_folders.find(run, root)
     if as_json:
-        click.echo(json.dumps({**found.manifest, "figures": final_figures(found)}))
+        told = {"figures": final_figures(found), "tracking": deliveries.of_run(found.folder)}
+        click.echo(json.dumps({**found.manifest, **told}))
         return
     manifest = found.manifest
     click.echo(f"{manifest['id']}: {manifest['status']}")
@@ -79,8 +82,24 @@ def show(run: str, root: Path, as_json: bool) -> None:
     click.echo(f"started {manifest['started']}, {manifest.get('seconds', '?')} s")
     if manifest.get("error"):
         click.echo(f"error {manifest['error']['code']}: {manifest['error']['message']}")
+    for line in deliveries.lines(deliveries.of_run(found.folder)):
+        click.echo(line)
     click.echo()
     print_figures(found)
+
+
+@runs.command()
+@click.argument("run", nargs=-1, required=True)
+@_ROOT
+@_JSON
+@click.option("--out", type=click.Path(path_type=Path), help="An HTML page to write as well.")
+def compare(run: tuple[str, ...], root: Path, as_json: bool, out: Path | None) -> None:
+    """Compare RUNs (ids or folders): what differs in them, and their figures.
+
+    A star marks the best last value and the best value of any round among these runs.
+    """
+    comparison.check(run)
+    comparison.show([of(run_folders.find(name, root)) for name in run], as_json, out)
 
 
 @click.command()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fl_core.cli.address import Address
-from fl_core.cli.options import COORDINATOR, IDENTITY
-from fl_core.spec import SILO_NAME
+from fl_core.cli.options import COORDINATOR, IDENTITY, TRACK
+from fl_core.spec import SILO_NAME, Choice
 
 if TYPE_CHECKING:
     from fl_core.service.loop import Loop
@@ -77,6 +77,7 @@ def _health(default: str):
     help="How many runs at once; each has a port of its own.",
 )
 @_health("127.0.0.1:8480")
+@TRACK
 @click.option(
     "--exclude",
     multiple=True,
@@ -93,6 +94,7 @@ def coordinator(
     port: int,
     slots: int,
     health: tuple[str, int],
+    trackers: tuple[Choice, ...],
     exclude: tuple[str, ...],
 ) -> None:
     """Run a federation's coordinator, until SIGTERM or Ctrl-C.
@@ -101,6 +103,7 @@ def coordinator(
     """
     # That a stranger's certificate was turned away, gRPC alone knows, and says at this level.
     os.environ.setdefault("GRPC_VERBOSITY", "INFO")
+    from fl_core import courier
     from fl_core import plugins as plugin_loader
     from fl_core.service.coordinator import Coordinator, Settings
     from fl_core.service.operations import Operations
@@ -113,8 +116,9 @@ def coordinator(
             )
     known = Identity.load(identity, "aggregator")
     plugins = plugin_loader.load()
+    courier.trackers(trackers, plugins)  # a wrong one is told now, not in the log of a run
     service = Coordinator(
-        Settings(known, folder, host, port, slots, health, frozenset(exclude)), plugins
+        Settings(known, folder, host, port, slots, health, frozenset(exclude), trackers), plugins
     )
     _settle("coordinator", service.loop)
     service.run(Operations(service, plugins).answer)
@@ -134,17 +138,20 @@ def coordinator(
 )
 @_folder("agent", "Where the logs of this silo's part in runs are kept.")
 @_health("127.0.0.1:8481")
+@TRACK
 def agent(
     coordinator: tuple[str, int],
     identity: Path,
     data: str,
     folder: Path,
     health: tuple[str, int],
+    trackers: tuple[Choice, ...],
 ) -> None:
     """Run a silo's agent, until SIGTERM or Ctrl-C.
 
     It dials the coordinator, listens for nobody, and takes part in the runs that name its silo.
     """
+    from fl_core import courier
     from fl_core import plugins as plugin_loader
     from fl_core.own_data import check
     from fl_core.service.agent import Agent, Settings
@@ -152,7 +159,9 @@ def agent(
 
     known = Identity.load(identity, "silo")
     check(data)
-    service = Agent(Settings(known, coordinator, data, folder, health), plugin_loader.load())
+    plugins = plugin_loader.load()
+    courier.trackers(trackers, plugins)
+    service = Agent(Settings(known, coordinator, data, folder, health, trackers), plugins)
     _settle(f"agent {known.party.name}", service.loop)
     service.run()
 

@@ -7,26 +7,24 @@ taken as hostile text and escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fl_core import runs
 from fl_core.errors import FlError
 from fl_core.files import write_atomic
-from fl_core.report import sections
+from fl_core.report import sections, template
 from fl_core.report.figures import Figures
 from fl_core.runs import REPORT_FILE, Run
 
-if TYPE_CHECKING:
-    from jinja2 import Template
+_PAGE = "page.html"
 
 
 def render(run: Run) -> str:
     """The report of ``run``, whatever its status and however little it has left behind."""
     figures = Figures.of(run)
     scores = run.scores()
-    return _template().render(
+    return template.load(_PAGE).render(
         head=sections.head(run, figures),
         headline=sections.headline(run, figures),
         curves=sections.curves(figures),
@@ -34,13 +32,14 @@ def render(run: Run) -> str:
         rounds=sections.round_table(figures),
         times=sections.times(run, figures),
         final=sections.final_model(scores),
+        tracking=sections.tracking(run),
         manifest=sections.manifest(run),
     )
 
 
 def prepare() -> None:
     """Load the template. For a program that has to wait anyway: `write` would do it."""
-    _template()
+    template.load(_PAGE)
 
 
 def write(run: Run) -> Path:
@@ -51,30 +50,19 @@ def write(run: Run) -> Path:
 
 
 def conclude(folder: Path, manifest: Mapping[str, Any], error: FlError | None) -> Run:
-    """Write the last manifest and the report of a run that has ended, with ``error`` if it did so.
+    """Write report and manifest of a run that has ended, with ``error`` if it did so.
 
+    The manifest comes last: a run that it says has ended is complete.
     What goes wrong with that does not hide the run's own error, which is then raised.
     """
     try:
-        finished = Run(folder, runs.conclude(folder, manifest, error))
-        write(finished)
+        finished = runs.concluded(folder, manifest, error)
+        try:
+            write(finished)
+        finally:
+            runs.write_manifest(folder, finished.manifest)
     except Exception as failure:
         if error is None:
             raise
         raise error from failure
     return finished
-
-
-@cache
-def _template() -> Template:
-    # Not above: `fl` imports this module, and jinja2 is slow to import.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")

@@ -25,20 +25,18 @@ MAX_LINES = 8
 MAX_POINTS = 240
 """A line of more rounds keeps the least and the greatest value of every few."""
 MAX_BARS = 50
+LABEL_WIDTH, LABEL_HEIGHT = 24.0, 18.0
+"""Room for a letter at the end of a curve."""
 
 
 def curves(name: str, title: str, pooled: Series, silos: Mapping[str, Series]) -> Markup | None:
     """A metric over rounds; None when it was never logged as a number."""
     height = 250
     everything = {"pooled": pooled, **silos}
-    values = [v.number for s in everything.values() for v in s.values() if v.number is not None]
-    if not values:
+    scales = _scales(name, list(everything.values()), height)
+    if scales is None:
         return None
-    rounds = [round for series in everything.values() for round in series]
-    low, high = min(rounds), max(rounds)
-    x = Scale(low - 0.5 * (low == high), high + 0.5 * (low == high), LEFT, WIDTH - RIGHT)
-    bounds = (0.0, 1.0) if name.endswith("AUC") else (-math.inf, math.inf)
-    y = Scale.nice(values, height - BOTTOM, TOP, bounds)
+    x, y = scales
     parts = [_axes(x, y, height, "round", whole=True)]
     final = next((p for p in reversed(thinned(pooled)) if p[1] is not None), None)
     if name.endswith("AUC") and y.low < 0.5 < y.high:
@@ -51,8 +49,9 @@ def curves(name: str, title: str, pooled: Series, silos: Mapping[str, Series]) -
         parts.append(_range(silos, x, y))
     else:
         for i, (silo, series) in enumerate(silos.items()):
-            parts.append(_curve(series, x, y, f"silo s{i}", silo))
-    parts.append(_curve(pooled, x, y, "pooled", "pooled"))
+            parts.append(_curve(thinned(series), x, y, f"silo s{i}", silo))
+    parts.append(_curve(thinned(pooled), x, y, "pooled", "pooled"))
+    rounds = {round for series in everything.values() for round in series}
     dense = "dense" if len(rounds) > MAX_POINTS * len(everything) else None
     parts = [tag("g", *parts, class_=dense)]
     if final is not None and final[1] is not None:
@@ -61,6 +60,77 @@ def curves(name: str, title: str, pooled: Series, silos: Mapping[str, Series]) -
         label = text.number(final[1])
         parts.append(tag("text", label, class_="final", x=end[0] + 8, y=end[1], dy="0.35em"))
     return _figure(height, title, _describe(name, pooled, len(silos)), parts)
+
+
+def compared(
+    name: str, title: str, runs: Mapping[str, tuple[str, Series]], most_points: int = MAX_POINTS
+) -> Markup | None:
+    """A metric over rounds in several runs; None when none of them logged it as a number.
+
+    ``runs``: by the run's letter, its name and values; a run without any keeps its colour.
+    """
+    height = 310
+    scales = _scales(name, [series for _, series in runs.values()], height)
+    if scales is None:
+        return None
+    x, y = scales
+    parts = [_axes(x, y, height, "round", whole=True)]
+    if name.endswith("AUC") and y.low < 0.5 < y.high:
+        parts.append(_reference((x.low, 0.5), (x.high, 0.5), x, y))
+        parts.append(tag("text", "chance", class_="note halo", x=LEFT + 6, y=y(0.5) - 6))
+    ends: dict[int, tuple[str, Point]] = {}
+    described = []
+    for i, (letter, (run, series)) in enumerate(runs.items()):
+        points = thinned(series, most_points)
+        known = [(round, number) for round, number in points if number is not None]
+        if not known:
+            continue
+        round, number = known[-1]
+        parts.append(_curve(points, x, y, f"run s{i}", f"{letter}: {run}"))
+        ends[i] = letter, (x(round), y(number))
+        described.append(f"{letter}: {text.number(number)} in round {round}")
+    dense = "dense" if any(len(series) > MAX_POINTS for _, series in runs.values()) else None
+    parts = [tag("g", *parts, class_=dense), *_end_labels(ends, y(y.high), y(y.low))]
+    return _figure(height, title, f"{name} by round. {'; '.join(described)}.", parts)
+
+
+def _end_labels(ends: Mapping[int, tuple[str, Point]], top: float, bottom: float) -> list[Markup]:
+    """A dot and a letter at the end of each curve; letters that would overlap are moved apart."""
+    columns: list[list[int]] = []
+    for i in sorted(ends, key=lambda i: ends[i][1][0]):
+        if columns and ends[i][1][0] - ends[columns[-1][0]][1][0] < LABEL_WIDTH:
+            columns[-1].append(i)
+        else:
+            columns.append([i])
+    parts = []
+    for column in columns:
+        column.sort(key=lambda i: ends[i][1][1])
+        gap = min(LABEL_HEIGHT, (bottom - top) / max(1, len(column) - 1))
+        places = _apart([ends[i][1][1] for i in column], gap, top, bottom)
+        right = max(ends[i][1][0] for i in column) + 18
+        for i, place in zip(column, places, strict=True):
+            letter, (end_x, end_y) = ends[i]
+            leader = line([(end_x, end_y), (right - 3, place)])
+            parts.append(tag("path", class_=f"leader s{i}", d=leader))
+            parts.append(tag("circle", class_=f"run s{i} dot", cx=end_x, cy=end_y, r=3))
+            text_ = {"class_": f"letter halo s{i}", "x": right, "y": place, "dy": "0.35em"}
+            parts.append(tag("text", letter, **text_))
+    return parts
+
+
+def _apart(places: Sequence[float], gap: float, top: float, bottom: float) -> list[float]:
+    """Sorted places, moved as little as makes neighbours ``gap`` apart, from ``top`` on."""
+    groups: list[tuple[float, int]] = []  # the first one's place, and how many touch it
+    for i, place in enumerate(places):
+        first, count = place - i * gap, 1
+        while groups and groups[-1][0] > first:
+            before, touching = groups.pop()
+            first = (before * touching + first * count) / (touching + count)
+            count += touching
+        groups.append((first, count))
+    highest = bottom - (len(places) - 1) * gap
+    firsts = [min(max(first, top), highest) for first, count in groups for _ in range(count)]
+    return [first + i * gap for i, first in enumerate(firsts)]
 
 
 def round_times(times: Sequence[RoundTime], title: str) -> Markup | None:
@@ -200,8 +270,21 @@ def _axes(
         if x.low <= value <= x.high:
             parts.append(tag("text", label, class_="x", x=x(value), y=base, dy="1.5em"))
     if name:
-        parts.append(tag("text", name, class_="note", x=right + 22, y=base, dy="1.5em"))
+        gap = max(22.0, 10 + 4.5 * len(ticks[-1][1])) if ticks else 22.0
+        parts.append(tag("text", name, class_="note", x=right + gap, y=base, dy="1.5em"))
     return tag("g", *parts, class_="axes")
+
+
+def _scales(name: str, everything: Sequence[Series], height: int) -> tuple[Scale, Scale] | None:
+    """Axes for a metric over rounds; None when it was never logged as a number."""
+    values = [v.number for s in everything for v in s.values() if v.number is not None]
+    if not values:
+        return None
+    rounds = [round for series in everything for round in series]
+    low, high = min(rounds), max(rounds)
+    x = Scale(low - 0.5 * (low == high), high + 0.5 * (low == high), LEFT, WIDTH - RIGHT)
+    bounds = (0.0, 1.0) if name.endswith("AUC") else (-math.inf, math.inf)
+    return x, Scale.nice(values, height - BOTTOM, TOP, bounds)
 
 
 def _axis_titles(height: int, horizontal: str, vertical: str) -> Markup:
@@ -220,14 +303,14 @@ def _reference(start: Point, end: Point, x: Scale, y: Scale) -> Markup:
     return tag("path", class_="reference", d=line(points))
 
 
-def thinned(series: Series) -> list[tuple[int, float | None]]:
+def thinned(series: Series, most: int = MAX_POINTS) -> list[tuple[int, float | None]]:
     """A series with a gap (None) where rounds are missing; of a long one, what can be seen.
 
     Of every few rounds of a long series the least, the greatest and the last value are kept.
     """
     points = [(round, value.number) for round, value in series.items()]
-    if len(points) > MAX_POINTS:
-        size = math.ceil(2 * len(points) / MAX_POINTS)
+    if len(points) > most:
+        size = math.ceil(2 * len(points) / most)
         return [p for i in range(0, len(points), size) for p in _extremes(points[i : i + size])]
     result: list[tuple[int, float | None]] = []
     for round, number in points:
@@ -245,10 +328,12 @@ def _extremes(points: list[tuple[int, float | None]]) -> list[tuple[int, float |
     return [*sorted(ends)]
 
 
-def _curve(series: Series, x: Scale, y: Scale, kind: str, name: str) -> Markup:
+def _curve(
+    thin: Sequence[tuple[int, float | None]], x: Scale, y: Scale, kind: str, name: str
+) -> Markup:
     """A line with gaps; a value between two gaps is a dot."""
     data, dots = "", []
-    for known, run in groupby(thinned(series), key=lambda point: point[1] is not None):
+    for known, run in groupby(thin, key=lambda point: point[1] is not None):
         points = [(x(round), y(number)) for round, number in run if number is not None]
         if known and len(points) > 1:
             data += line(points)

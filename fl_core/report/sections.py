@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from fl_core.errors import RunFolderError
 from fl_core.metrics import Scores, Value
 from fl_core.report import charts, text
 from fl_core.report.figures import Figures, Series, silo_names
-from fl_core.runs import Run
+from fl_core.runs import Run, deliveries
+from fl_core.tracking.delivery import Progress
 from fl_core.tracking.local import (
     BYTES_DOWN,
     BYTES_UP,
@@ -29,6 +31,7 @@ from fl_core.tracking.local import (
 SCORES = (TRAINING_LOSS, VALIDATION_AUC, TEST_AUC, TEST_ACCURACY, TEST_LOSS)
 PARTS = ("train", "validation", "test")
 MAX_ROUND_ROWS = 200
+MAX_PROBLEMS = 5
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,31 @@ def silo_table(run: Run, figures: Figures) -> dict[str, Any]:
     return {"rows": rows if found else [], "pooled": pooled}
 
 
+def tracking(run: Run) -> dict[str, Any]:
+    """What trackers have been told: a row a part and tracker, and each problem once."""
+    try:
+        found = deliveries(run.folder)
+    except RunFolderError as error:  # the report is of the run, whatever has become of that file
+        return {"rows": [], "problems": [error.message]}
+    rows = [
+        {
+            "part": part.name,
+            "tracker": state.tracker,
+            "state": "complete" if state.progress is Progress.DELIVERED else state.progress.value,
+            "points": f"{state.delivered:,}",
+            "waiting": f"{state.waiting:,}",
+            "lag": text.ABSENT if state.lag is None else text.seconds(state.lag),
+        }
+        for part, state in found
+    ]
+    problems = [
+        f"{state.tracker}: {state.problem.message}; {state.problem.remedy}"
+        for _, state in found
+        if state.problem is not None
+    ]
+    return {"rows": rows, "problems": list(dict.fromkeys(problems))[:MAX_PROBLEMS]}
+
+
 def round_table(figures: Figures) -> dict[str, Any]:
     """The pooled figures round by round; of very many rounds, every so many and the last."""
     names = (*SCORES, ROUND_SECONDS)
@@ -216,7 +244,7 @@ def manifest(run: Run) -> dict[str, Any]:
         ("features", content.get("features", [])),
     ]
     groups = [
-        ("Spec", _flat(content["spec"])),
+        ("Spec", flat(content["spec"])),
         ("Run", [(key, content.get(key)) for key in timing]),
         ("Seeds", list(content.get("seeds", {}).items())),
         ("Schema", schema),
@@ -225,7 +253,7 @@ def manifest(run: Run) -> dict[str, Any]:
         ("Files, SHA-256", list(content.get("files", {}).items())),
     ]
     return {
-        "groups": [(name, [(k, _plain(v)) for k, v in rows]) for name, rows in groups if rows],
+        "groups": [(name, [(k, plain(v)) for k, v in rows]) for name, rows in groups if rows],
         "raw": json.dumps(content, indent=2, ensure_ascii=False),
     }
 
@@ -278,14 +306,14 @@ def _count(value: Any, part: str, silo: str | None) -> Cell:
     return Cell(f"{value:,}", repr(value), None, part, silo)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested fields with dotted names, empty ones left out; silos without a path in one row."""
     result: list[tuple[str, Any]] = []
     for key, value in values.items():
         if value in ({}, []):
             continue
         if isinstance(value, dict):
-            result += _flat(value, f"{prefix}{key}.")
+            result += flat(value, f"{prefix}{key}.")
         elif isinstance(value, list) and all(isinstance(v, dict) for v in value):
             if all(set(item) == {"name", "data"} and item["data"] is None for item in value):
                 result.append((prefix + key, [item["name"] for item in value]))
@@ -294,13 +322,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
                 if set(item) == {"name", "data"}:
                     result.append((f"{prefix}{key}.{item['name']}", item["data"]))
                 else:
-                    result += _flat(item, f"{prefix}{key}.{i}.")
+                    result += flat(item, f"{prefix}{key}.{i}.")
         else:
             result.append((prefix + key, value))
     return result
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A field's value as text."""
     if value is None:
         return text.ABSENT
     if isinstance(value, list) and value and not any(isinstance(v, (dict, list)) for v in value):

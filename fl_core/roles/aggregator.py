@@ -21,7 +21,6 @@ from fl_core.roles.communication import Communication
 from fl_core.roles.fedml import FedMLServerManager, Message, arguments
 from fl_core.roles.scoreboard import Scoreboard
 from fl_core.runs import (
-    METRICS_FILE,
     MODEL_FILE,
     PREPROCESSING_FILE,
     SCORES_FILE,
@@ -29,7 +28,8 @@ from fl_core.runs import (
     score_counts,
 )
 from fl_core.seeding import derive
-from fl_core.tracking.local import MetricsFile
+from fl_core.tracking.parameters import sizes
+from fl_core.tracking.part import Record
 from fl_core.transport import channel
 from fl_core.transport.frames import Frame
 from fl_core.transport.server import Server
@@ -56,7 +56,9 @@ class _Listening:
 class Aggregator(FedMLServerManager):
     """Runs one federated training: the engine's commands become FedML messages."""
 
-    def __init__(self, config: RoleConfig, job: Job, plugins: Plugins, tell: Tell) -> None:
+    def __init__(
+        self, config: RoleConfig, job: Job, plugins: Plugins, tell: Tell, record: Record
+    ) -> None:
         self._config = config
         self._spec = config.spec
         self._job = job
@@ -70,8 +72,8 @@ class Aggregator(FedMLServerManager):
         self._engine = rounds.Engine(
             self._silos, self._spec.rounds, self._select, PATIENCE_SECONDS, time.monotonic()
         )
-        self._metrics = MetricsFile(config.folder / METRICS_FILE, config.run_id)
-        self._board = Scoreboard(self._metrics, self._silos)
+        self._record = record
+        self._board = Scoreboard(record, self._silos)
         self._sums: dict[str, answers.Sums] = {}
         self._scaling: Scaling | None = None
         self._state: states.State = {}
@@ -285,6 +287,8 @@ class Aggregator(FedMLServerManager):
         states.check_finite(self._state, f"initial state of {self._model}")
         rows = {silo: self._sums[silo].rows for silo in self._silos}
         self._tell({"event": "rows", "rows": rows})
+        kinds = rows[self._silos[0]]
+        self._record.add(sizes({kind: sum(one[kind] for one in rows.values()) for kind in kinds}))
 
     def _begin(self, round: int) -> None:
         self._plugins.call("before_round", run_id=self._config.run_id, round=round)
@@ -373,9 +377,8 @@ class Aggregator(FedMLServerManager):
         """End the loop and the streams."""
         self.com_manager.stop_receive_message()
 
-    def close(self) -> None:
-        """Close the metrics file. Raises the error that ended the run, if one did."""
-        self._metrics.close()
+    def check(self) -> None:
+        """Raise the error that ended the run, if one did."""
         if self._error is not None:
             raise self._error
 
@@ -383,13 +386,13 @@ class Aggregator(FedMLServerManager):
         return self._by_rank[message.get_sender_id()]
 
 
-def run(config: RoleConfig, job: Job, plugins: Plugins, tell: Tell) -> None:
+def run(config: RoleConfig, job: Job, plugins: Plugins, tell: Tell, record: Record) -> None:
     """Run a training as its aggregator, to the end. Raises FlError."""
-    aggregator = Aggregator(config, job, plugins, tell)
+    aggregator = Aggregator(config, job, plugins, tell, record)
     try:
         aggregator.listen()
         aggregator.run()
     except BaseException:
         aggregator.finish()
         raise
-    aggregator.close()
+    aggregator.check()

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from fl_core.metrics import Scores, Value
 from fl_core.roles.answers import Scored, Trained
 from fl_core.tracking import local as names
-from fl_core.tracking.local import MetricsFile
+from fl_core.tracking.local import quality
+from fl_core.tracking.part import Record
 
 
 class Scoreboard:
     """Takes in what silos report; silos are combined by name, not by order of arrival."""
 
-    def __init__(self, metrics: MetricsFile, silos: Sequence[str]) -> None:
-        self._metrics = metrics
+    def __init__(self, record: Record, silos: Sequence[str]) -> None:
+        self._record = record
         self._silos = silos
         self._scored: dict[str, Scored] = {}
         self._trained: dict[str, tuple[float, int]] = {}
@@ -33,7 +34,6 @@ class Scoreboard:
     def sent(self, silo: str, round: int, size: int) -> None:
         """A state of ``size`` bytes is on its way to a silo."""
         self._log(silo, round, names.BYTES_DOWN, Value(float(size)))
-        self._metrics.flush()
 
     def trained(self, silo: str, round: int, answer: Trained, size: int, seconds: float) -> None:
         """An update of ``size`` bytes has been combined, which took ``seconds``."""
@@ -42,7 +42,6 @@ class Scoreboard:
         self._log(silo, round, names.TRAINING_LOSS, Value(answer.loss))
         self._log(silo, round, names.FIT_SECONDS, Value(answer.seconds))
         self._log(silo, round, names.BYTES_UP, Value(float(size)))
-        self._metrics.flush()
 
     def aggregated(self, round: int, seconds: float) -> None:
         """The round's next state is made; the last step took ``seconds``."""
@@ -51,13 +50,11 @@ class Scoreboard:
         self._log(None, round, names.TRAINING_LOSS, Value(loss))
         self._log(None, round, names.ROUND_SECONDS, Value(time.perf_counter() - self._start))
         self._log(None, round, names.AGGREGATE_SECONDS, Value(self._aggregating + seconds))
-        self._metrics.flush()
 
     def scored(self, silo: str, round: int, answer: Scored) -> None:
         """A silo has scored the state of ``round``."""
         self._scored[silo] = answer
         self._log(silo, round, names.SCORE_SECONDS, Value(answer.seconds))
-        self._metrics.flush()
 
     def report(self, round: int) -> dict[str, float | None]:
         """All silos have scored the state of ``round``: log their figures, give the pooled ones."""
@@ -71,21 +68,15 @@ class Scoreboard:
         )
         self.final_tests = {silo: self._scored[silo].test for silo in self._silos}
         self._scored = {}
-        self._metrics.flush()
         return pooled
 
     def _figures(
         self, silo: str | None, round: int, validation: Scores, test: Scores
     ) -> dict[str, float | None]:
-        figures = {
-            names.VALIDATION_AUC: validation.auc(),
-            names.TEST_AUC: test.auc(),
-            names.TEST_LOSS: test.loss(),
-            names.TEST_ACCURACY: test.accuracy(),
-        }
+        figures = quality(validation, test)
         for name, value in figures.items():
             self._log(silo, round, name, value)
         return {name: value.number for name, value in figures.items()}
 
     def _log(self, silo: str | None, round: int, name: str, value: Value) -> None:
-        self._metrics.log("aggregator" if silo is None else "silo", silo, round, name, value)
+        self._record.log(silo, round, name, value)

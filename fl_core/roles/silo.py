@@ -11,7 +11,7 @@ import numpy as np
 from fl_core import state as states
 from fl_core.errors import FlError, TransportError, UpdateError
 from fl_core.job import Job, predicted
-from fl_core.metrics import Scores
+from fl_core.metrics import Scores, Value
 from fl_core.model import FitContext, Update
 from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Moments, Parts, Scaling
@@ -20,6 +20,9 @@ from fl_core.roles import communication as wire
 from fl_core.roles.communication import Communication
 from fl_core.roles.fedml import ClientMasterManager, Message, arguments
 from fl_core.seeding import derive
+from fl_core.tracking.local import FIT_SECONDS, SCORE_SECONDS, TRAINING_LOSS, quality
+from fl_core.tracking.parameters import sizes
+from fl_core.tracking.part import Record
 from fl_core.transport.client import AGGREGATOR, Client
 from fl_core.transport.frames import Frame
 
@@ -42,7 +45,9 @@ class _Dialled:
 class Silo(ClientMasterManager):
     """Answers the aggregator's messages until it says that the run is over."""
 
-    def __init__(self, config: RoleConfig, job: Job, parts: Parts, plugins: Plugins) -> None:
+    def __init__(
+        self, config: RoleConfig, job: Job, parts: Parts, plugins: Plugins, record: Record
+    ) -> None:
         assert config.silo is not None
         self._config = config
         self._silo = config.silo
@@ -51,6 +56,7 @@ class Silo(ClientMasterManager):
         self._parts = parts
         self._scaled: Parts | None = None
         self._plugins = plugins
+        self._record = record
         self._scaling_fingerprint: bytes | None = None
         self._answered: tuple[int, bytes] = (0, b"")
         """The last round that was answered, and its state's fingerprint."""
@@ -156,12 +162,16 @@ class Silo(ClientMasterManager):
 
     def _score(self, state: states.State, round: int, parts: Parts) -> None:
         start = time.perf_counter()
-        arrays: states.State = {}
-        for name, table in (("validation", parts.validation), ("test", parts.test)):
-            what = f"{self._model} in predict, round {round}"
-            scores = predicted(self._job.model, state, table, what)
-            arrays |= Scores.of(scores, table.labels).as_state(name)
+        what = f"{self._model} in predict, round {round}"
+        scored = [
+            Scores.of(predicted(self._job.model, state, table, what), table.labels)
+            for table in (parts.validation, parts.test)
+        ]
         seconds = time.perf_counter() - start
+        for name, value in quality(*scored).items():
+            self._log(round, name, value)
+        self._log(round, SCORE_SECONDS, Value(seconds))
+        arrays = scored[0].as_state("validation") | scored[1].as_state("test")
         self._answer(wire.SCORES, **{wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds})
 
     def _train(self, state: states.State, round: int, parts: Parts) -> None:
@@ -179,6 +189,8 @@ class Silo(ClientMasterManager):
             update = self._job.model.fit(state, parts.train, context)
         seconds = time.perf_counter() - start
         encoded = self._checked(update, round)
+        self._log(round, TRAINING_LOSS, Value(float(update.metrics["loss"])))
+        self._log(round, FIT_SECONDS, Value(seconds))
         _log.info("round %d: update of %d bytes after %.3f s", round, len(encoded), seconds)
         self._plugins.call("after_fit", run_id=run_id, context=context, update=update)
         return {
@@ -209,6 +221,9 @@ class Silo(ClientMasterManager):
             )
         return encoded
 
+    def _log(self, round: int, name: str, value: Value) -> None:
+        self._record.log(self._silo, round, name, value)
+
     def tell_failure(self, error: FlError) -> None:
         """Tell the aggregator that this silo cannot go on.
 
@@ -219,18 +234,24 @@ class Silo(ClientMasterManager):
     def _answer(self, kind: int, **params: Any) -> None:
         self.send_message(wire.message(kind, self.rank, 0, params))
 
+    @property
+    def last_round(self) -> int:
+        """The last round that was answered; 0 before the first."""
+        return self._answered[0]
+
     def finish(self) -> None:
         """End the loop and the stream."""
         self.finished = True
         self.com_manager.stop_receive_message()
 
 
-def run(config: RoleConfig, job: Job, plugins: Plugins) -> None:
+def run(config: RoleConfig, job: Job, plugins: Plugins, record: Record) -> None:
     """Take part in a run as a silo, until the aggregator ends it. Raises FlError."""
     assert config.silo is not None
     parts = job.load(config.silo)
     _log.info("rows: %s", parts.counts)
-    silo = Silo(config, job, parts, plugins)
+    record.add(sizes(parts.counts))
+    silo = Silo(config, job, parts, plugins, record)
     try:
         silo.run()
     except FlError as error:
@@ -239,3 +260,6 @@ def run(config: RoleConfig, job: Job, plugins: Plugins) -> None:
     finally:
         if not silo.finished:
             silo.com_manager.stop_receive_message()
+    if silo.last_round <= config.spec.rounds:  # it scores the last state in one more
+        when = f"in round {silo.last_round}" if silo.last_round else "before the first round"
+        record.stopped(f"the aggregator ended the run {when}")

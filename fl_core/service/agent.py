@@ -21,9 +21,10 @@ from fl_core.plugins import Plugins
 from fl_core.role import RoleConfig
 from fl_core.runs import DEFAULT_ROOT, RUN_ID
 from fl_core.service import control, validation
+from fl_core.service.deliveries import Deliveries
 from fl_core.service.health import Health
 from fl_core.service.loop import Loop, in_thread
-from fl_core.spec import RunSpec
+from fl_core.spec import Choice, RunSpec
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.client import Client
 from fl_core.transport.frames import Frame
@@ -46,6 +47,8 @@ class Settings:
     """A folder, or s3://bucket/prefix."""
     folder: Path
     health: tuple[str, int]
+    trackers: tuple[Choice, ...] = ()
+    """Where this silo's part in runs is shown; nobody else has a say in that."""
 
 
 class _Start(BaseModel):
@@ -106,6 +109,9 @@ class Agent:
             fingerprint,
         )
         self._client.start(host, port)
+        deliveries = Deliveries(
+            self._settings.trackers, self._settings.folder / DEFAULT_ROOT, self._context
+        )
         try:
             while not self.loop.stopping:
                 self.loop.turn(None)
@@ -115,6 +121,7 @@ class Agent:
                 role.end()
             while self._roles:
                 self.loop.turn(None)
+            deliveries.finish()
             self.loop.close()
             self._client.stop()
             self.health.stop()
@@ -189,6 +196,7 @@ class Agent:
             self._settings.coordinator[0],
             start.port,
             self._silo,
+            trackers=self._settings.trackers,
             data=self._settings.data,
         )
 

@@ -30,11 +30,12 @@ from fl_core.job import Job
 from fl_core.plugins import Plugins
 from fl_core.role import RoleConfig
 from fl_core.service import control, store
+from fl_core.service.deliveries import Deliveries
 from fl_core.service.health import Health
 from fl_core.service.loop import Loop, in_thread
 from fl_core.service.running import Running, start
 from fl_core.service.store import Store, StoredRun, StoredSilo
-from fl_core.spec import RunSpec, as_message
+from fl_core.spec import Choice, RunSpec, as_message
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Frame
 from fl_core.transport.identity import Identity
@@ -62,6 +63,8 @@ class Settings:
     health: tuple[str, int]
     excluded: frozenset[str] = frozenset()
     """Silos by name, and certificates of any party by SHA-256, that are turned away."""
+    trackers: tuple[Choice, ...] = ()
+    """Where the aggregator's part in runs is shown; silos have trackers of their own."""
 
     def run_port(self, slot: int) -> int:
         """Where a slot's aggregator listens: above the control port, or anywhere if that is 0."""
@@ -143,7 +146,13 @@ class Coordinator:
                 self.port,
                 self._settings.identity.fingerprint,
             )
-            self._work()
+            deliveries = Deliveries(
+                self._settings.trackers, self._settings.folder / runs.DEFAULT_ROOT, self._context
+            )
+            try:
+                self._work()
+            finally:
+                deliveries.finish()
         finally:
             self._serving = False
             self.loop.close()
@@ -337,6 +346,7 @@ class Coordinator:
             self._settings.host,
             self._settings.run_port(slot),
             excluded=self._settings.excluded,
+            trackers=self._settings.trackers,
         )
 
     def _on_role_event(self, running: Running, event: dict[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fl_core import runs
 from fl_core.errors import FlError, RunFolderError, ServiceError
 from fl_core.plugins import Plugins, described
 from fl_core.service import control, validation
@@ -111,7 +112,7 @@ class Operations:
             raise ServiceError(
                 f"run {run.id} is {run.status}", f"wait for its end: `fl logs -f {run.id}`"
             )
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = runs.files(folder)
         if not files:
             raise RunFolderError(
                 f"run {run.id} has left nothing: it is {run.status}", "`fl status` says why"

@@ -6,7 +6,7 @@ Auto Mode does here is left: no load balancers made by objects in the cluster, n
 
 from __future__ import annotations
 
-from infra import experiments
+from fl_core.tracking import experiments
 from infra.bootstrap.place import Place, actions
 from infra.policies import Statement, allow
 
@@ -65,7 +65,12 @@ def statements(at: Place) -> list[Statement]:
             ["*"],
             **at.here(),
         ),
-        allow("Data", ["s3:GetObject", "s3:ListBucket", "s3:PutObject"], ["*"], **own),
+        allow(
+            "Data",
+            sorted(["s3:GetObject", "s3:ListBucket", *experiments.ARTIFACT_ACTIONS]),
+            ["*"],
+            **own,
+        ),
         allow("Keys", actions("kms", _KEYS), ["*"], **own),
         allow(
             "Grants",

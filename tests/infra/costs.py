@@ -130,6 +130,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     f"GuardDuty is switched on by infra/bootstrap, once an account: {TRAIL_EVENTS} million events "
     f"of CloudTrail, {FLOW_GB} GB of flow and DNS records, {AUDIT_EVENTS} million audit events. "
     "Its agent is on no node.",
+    "Not counted, because no price of them was found: calls of SageMaker Experiments, 15 in a run "
+    "of 20 rounds and a party, and the figures kept there.",
     "Not counted, because small or none: the load balancer's capacity units, requests to S3 and "
     "KMS, image scans, mails, traffic between zones and Regions, the bucket and the key of "
     "Pulumi's state, taxes, support, free tiers.",

@@ -17,8 +17,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from fl_core.tracking import experiments
 from fl_core.transport.identity import party_of
-from infra import experiments
 from infra.endpoints import SERVICES
 from infra.names import coordinator
 from infra.policy.pack import RULES
@@ -446,7 +446,11 @@ def test_a_role_is_for_the_partys_own(made: Recording, parties: Any, what: str):
 
 def _use(what: str, party: str, site: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
     """What a party does with its own: action, resource, and what AWS knows besides."""
-    bucket, folder = ("artifacts", "runs") if party == AGGREGATOR else ("vault", "data")
+    bucket, folder, does = (
+        ("artifacts", "runs", "s3:PutObject")
+        if party == AGGREGATOR
+        else ("vault", "data", "s3:GetObject")
+    )
     file = f"arn:aws:s3:::{party}-{bucket}-0123abc/{folder}/one"
     name = (
         experiments.of_aggregator("heart")
@@ -463,7 +467,7 @@ def _use(what: str, party: str, site: dict[str, Any]) -> tuple[str, str, dict[st
     trial = f"{tracked}:experiment-trial/{experiments.trial(name)}"
     run = f"{tracked}:experiment-trial-component/{experiments.component(name, 'one')}"
     return {
-        "bucket": ("s3:GetObject", file, {}),
+        "bucket": (does, file, {}),
         "key": ("kms:Decrypt", key, in_s3),
         "experiment": ("sagemaker:CreateExperiment", f"{tracked}:experiment/{name}", {}),
         "trial": ("sagemaker:CreateTrial", trial, {}),
@@ -475,7 +479,6 @@ def test_an_agent_reads_where_its_role_lets_it(made: Recording, parties: Any):
     for party in parties.keys() - {AGGREGATOR}:
         settings = made.of("v1:ConfigMap", f"{party}-agent").properties["data"]
         assert settings["FL_DATA"] == f"s3://{party}-vault-0123abc/data"
-        assert settings["AWS_REGION"] == parties[party]["region"]
         policy = made.of(":RolePolicy", f"{party}-agent").properties["policy"]
         bucket = f"arn:aws:s3:::{party}-vault-0123abc"
         listed = {"s3:prefix": "data/"}

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ import pytest
 
 from fl_core.errors import FlError, Interrupted, RoleError, StorageError
 from fl_core.service import coordinator
+from fl_core.service.deliveries import Deliveries
 from infra import alarms, insights, log_lines
 from infra.alarms import Alarms
 from infra.config.aws import Alerts
@@ -502,6 +504,18 @@ def test_other_lines_of_the_coordinator_are_no_failure(formatter: logging.Format
         line = "2026-11-05 10:00:00,123 INFO " + re.sub(r"%[\d.]*[a-z]", "x", text)
         assert not _matches(log_lines.failed(NAMESPACE), _event(line)), text
         assert not _matches(log_lines.completed(NAMESPACE), _event(line)), text
+
+
+def test_a_run_that_is_not_tracked_has_not_failed(lines: Lines, tmp_path: Path) -> None:
+    """Whatever the service has answered."""
+    deliveries = Deliveries((), tmp_path, get_context("spawn"))
+    told = {"event": "tracking", "tracker": "sagemaker", "run": "heart-1", "role": "aggregator"}
+    problem = {"message": "run heart-1: failed: denied: completed", "remedy": "ask: completed"}
+    state = {"progress": "refused", "waiting": 3, "delivered": 0, "problem": problem}
+    (line,) = lines(lambda: deliveries._take(told | state))
+    assert "WARNING tracking sagemaker: run heart-1, aggregator: refused, 3 points wait: " in line
+    assert not _matches(log_lines.failed(NAMESPACE), _event(line))
+    assert not _matches(log_lines.completed(NAMESPACE), _event(line))
 
 
 def test_the_coordinator_says_each_minute_who_is_here() -> None:

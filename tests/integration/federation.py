@@ -12,6 +12,8 @@ from fl_core import plugins as plugin_loader
 from fl_core.job import Job, resolve
 from fl_core.role import RoleConfig
 from fl_core.spec import RunSpec, SpecSource
+from fl_core.tracking.contract import Part
+from fl_core.tracking.part import Record
 from fl_core.transport.authority import Authority
 from fl_core.transport.identity import Identity
 from tests.integration.conftest import spec
@@ -37,7 +39,9 @@ class Federation:
         folder.mkdir()
         config = self._config(self.authority.aggregator([]), 0, None)
         self._start(
-            "aggregator", lambda: aggregator.run(config, self.job(), self._plugins, self._tell)
+            "aggregator",
+            config,
+            lambda record: aggregator.run(config, self.job(), self._plugins, self._tell, record),
         )
         assert self._listening.wait(WAIT)
 
@@ -51,7 +55,7 @@ class Federation:
 
         config = self._config(self.authority.silo(name), port or self.port, name)
         own = job or self.job()
-        self._start(name, lambda: silo.run(config, own, self._plugins))
+        self._start(name, config, lambda record: silo.run(config, own, self._plugins, record))
 
     def join(self) -> dict[str, BaseException]:
         """Wait until every role has ended; gives their errors."""
@@ -61,11 +65,13 @@ class Federation:
         return self.errors
 
     def _config(self, identity: Identity, port: int, silo: str | None) -> RoleConfig:
+        folder = self.folder if silo is None else self.folder / "silos" / silo
+        folder.mkdir(parents=True, exist_ok=True)
         return RoleConfig(
             "run",
             self.spec,
             self.folder,
-            self.folder,
+            folder,
             FEDERATION,
             identity,
             "127.0.0.1",
@@ -78,10 +84,11 @@ class Federation:
             self.port = event["port"]
             self._listening.set()
 
-    def _start(self, name: str, role: Callable[[], None]) -> None:
+    def _start(self, name: str, config: RoleConfig, role: Callable[[Record], None]) -> None:
         def body() -> None:
             try:
-                role()
+                with Record(config.folder, Part("run", config.silo, "", 0.0, {}), ()) as record:
+                    role(record)
             except Exception as error:  # noqa: BLE001 - the test looks at it
                 self.errors[name] = error
 

@@ -116,8 +116,11 @@ class Services:
         assert service.process.poll() is None, service.log()
         return service
 
-    def agent(self, silo: str, data: Path | None = None) -> Service:
-        """Start a silo's agent on a folder with the hospital's own rows, or on ``data``."""
+    def agent(self, silo: str, data: Path | None = None, **environment: str) -> Service:
+        """Start a silo's agent on a folder with the hospital's own rows, or on ``data``.
+
+        ``environment``: variables of this agent alone.
+        """
         identity = self.folder / silo
         if not identity.exists():
             self.authority.silo(silo).save(identity)
@@ -129,6 +132,7 @@ class Services:
             "agent",
             *("--coordinator", f"127.0.0.1:{self.port}", "--identity", silo),
             *("--data", str(data), "--folder", f"agents/{silo}"),
+            **environment,
         )
 
     def ready(self, *services: Service) -> None:
@@ -174,7 +178,7 @@ class Services:
 
         return wait_for(found, f"{run_id} to be {wanted}")
 
-    def _start(self, kind: str, *options: str) -> Service:
+    def _start(self, kind: str, *options: str, **environment: str) -> Service:
         self._count += 1
         path = self.folder / f"{kind}-{self._count}.log"
         health = free_ports(1)
@@ -186,7 +190,7 @@ class Services:
                     *("--health", f"127.0.0.1:{health}"),
                 ],
                 cwd=self.folder,
-                env=os.environ | self.environment,
+                env=os.environ | self.environment | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

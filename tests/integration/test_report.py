@@ -93,7 +93,8 @@ def make_run(
         manifest["rows"] = {silo: {"train": 80, "validation": 20, "test": 40} for silo in silos}
     if error is None:
         write_atomic(folder / runs.SCORES_FILE, runs.score_counts(tests))
-    runs.conclude(folder, {**manifest, "seconds": 5.25}, error)
+    ended = runs.concluded(folder, {**manifest, "seconds": 5.25}, error)
+    runs.write_manifest(folder, ended.manifest)
     return runs.open_run(folder)
 
 
@@ -470,3 +471,35 @@ def test_the_policy_forbids_script_and_network(browser: Browser, run: Run) -> No
         assert seen.page.title() != "ran"
         assert len(seen.errors) == 2
         assert all("Content Security Policy" in error for error in seen.errors)
+
+
+def test_what_trackers_have_been_told_is_there_by_part(tmp_path: Path) -> None:
+    from fl_core.spec import Choice
+    from fl_core.tracking.contract import Part
+    from fl_core.tracking.delivery import Problem, Progress, State, state_file
+    from fl_core.tracking.part import Record
+
+    made = make_run(tmp_path / "run", rounds=2)
+    for silo in (None, "a<b"):
+        part = Part(made.manifest["id"], silo, "", 1.0, {})
+        folder = made.folder if silo is None else made.folder / "silos" / "one"
+        folder.mkdir(parents=True, exist_ok=True)
+        with Record(folder, part, [Choice(name="notes")]):
+            pass
+    problem = Problem(message="<denied>", remedy="ask")
+    state = State(
+        tracker="notes",
+        params={},
+        progress=Progress.REFUSED,
+        delivered=7,
+        waiting=3,
+        problem=problem,
+    )
+    state_file(made.folder, "notes").write_text(state.model_dump_json())
+    page = report.render(made)
+    section = page[page.index('<section id="tracking">') :]
+    assert "<td>refused</td><td>7</td><td>3</td>" in section
+    assert "silo a&lt;b" in section
+    assert "notes: &lt;denied&gt;; ask" in section
+    (made.folder / "tracking.json").write_text("{")
+    assert "tracking.json cannot be read" in report.render(made)

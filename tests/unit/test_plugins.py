@@ -78,13 +78,14 @@ def of(plugins: Plugins, distribution: str):
     return next(p for p in plugins.plugins if p.distribution == distribution)
 
 
-def test_built_in_strategies_and_datasets_need_no_installed_plugin(site):
+def test_what_is_built_in_needs_no_installed_plugin(site):
     plugins = load()
     assert sorted(plugins.strategies) == ["bagging", "cyclic", "fedavg", "fedprox"]
     assert sorted(plugins.datasets) == ["csv", "heart-disease"]
+    assert "sagemaker" in plugins.trackers
     assert plugins.models == {}
     assert {(p.distribution, p.error) for p in plugins.plugins} == {("fl-core", None)}
-    assert [p.name for p in plugins.plugins] == ["strategies", "datasets"]
+    assert [p.name for p in plugins.plugins] == ["strategies", "datasets", "tracking"]
 
 
 def test_a_plugin_is_found_by_entry_point_with_its_provenance(site, allow):
@@ -104,8 +105,8 @@ def test_without_an_allow_list_everything_installed_is_loaded_in_order(site, mon
     site.install("aa-first", STRATEGY.format(name="aa"))
     monkeypatch.delenv("FL_PLUGINS")
     names = [p.distribution for p in load().plugins]
-    assert names[:2] == ["fl-core", "fl-core"]
-    assert names[2:] == sorted(names[2:])
+    assert names[:3] == ["fl-core"] * 3
+    assert names[3:] == sorted(names[3:])
     assert {"aa-first", "zz-last"} <= set(names)
 
 

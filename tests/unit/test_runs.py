@@ -60,7 +60,7 @@ def finished(tmp_path) -> runs.Run:
     (folder / runs.PREPROCESSING_FILE).write_text(runs.preprocessing(SCHEMA, scaling))
     scores = Scores.of(np.array([0.1, 0.1, 0.9]), np.array([0, 1, 1]))
     (folder / runs.SCORES_FILE).write_text(runs.score_counts({"a": scores}))
-    runs.conclude(folder, manifest(), None)
+    runs.write_manifest(folder, runs.concluded(folder, manifest(), None).manifest)
     return runs.open_run(folder)
 
 
@@ -143,7 +143,10 @@ def test_a_conclusion_holds_status_error_and_hashes(tmp_path, status, error, cod
     folder = keep(tmp_path, "trial-1")
     (folder / "silos" / "a").mkdir(parents=True)
     (folder / "silos" / "a" / "log.txt").write_text("x")
-    concluded = runs.conclude(folder, manifest(status="running"), error)
+    (folder / "silos" / "a" / "tracking-notes.json").write_text("changes later")
+    (folder / ".model.part").write_text("of another process")
+    concluded = runs.concluded(folder, manifest(status="running"), error).manifest
+    runs.write_manifest(folder, concluded)
     assert runs.open_run(folder).manifest == concluded
     assert (concluded["status"], concluded["exit_code"]) == (status, code)
     assert concluded["error"] == (None if error is None else error.as_dict())
@@ -312,7 +315,7 @@ def test_a_folder_whose_manifest_could_not_be_written_is_gone(tmp_path, monkeypa
     def fails(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(runs, "_write_manifest", fails)
+    monkeypatch.setattr(runs, "write_manifest", fails)
     with pytest.raises((KeyboardInterrupt, StorageError)):
         runs.create(tmp_path / "run", {})
     assert list(tmp_path.iterdir()) == []

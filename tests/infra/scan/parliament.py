@@ -31,8 +31,8 @@ SKIPS: Mapping[str, str] = {
     "RESOURCE_MISMATCH *-flow-logs policy: logs:DescribeLogGroups *": (
         "IAM judges it by log-group:*, of the account and Region, which is no wider than asked for."
     ),
-    "RESOURCE_MISMATCH *: sagemaker:BatchPutMetrics *:training-job/[*]": (
-        "It writes to a trial component or to a training job, and there are no training jobs here."
+    "RESOURCE_MISMATCH *: sagemaker:Batch[GP][eu]tMetrics *:training-job/[*]": (
+        "They are of a trial component or of a training job, and there are no training jobs here."
     ),
     "UNKNOWN_CONDITION_FOR_ACTION */aws_s3_bucket_policy.*: *s3:TlsVersion*": (
         "All of S3 is denied to old TLS, and two of its actions cannot be asked by it."

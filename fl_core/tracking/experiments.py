@@ -1,14 +1,15 @@
 """What is called how in SageMaker Experiments, and which actions whoever writes there needs.
 
 One experiment a party, one trial in it, one trial component a run: as SageMaker's own SDK has it,
-so that its `list_runs` and `load_run` find them. Pure: the writer and the roles both go by it.
+so that its `list_runs` and `load_run` find them. Pure: the tracker `sagemaker` goes by it, and so
+do the roles that the Pulumi program makes for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from infra.names import cut, digest
+from fl_core.names import cut, digest
 
 LONGEST = 59
 """Of an experiment's name and of a run's: the SDK takes no more."""
@@ -20,21 +21,27 @@ EXPERIMENT, TRIAL, COMPONENT = (
 """The kinds of resource, as they stand in an ARN."""
 ACTIONS: Mapping[str, Sequence[str]] = {
     "CreateExperiment": (EXPERIMENT,),
+    "DescribeExperiment": (EXPERIMENT,),
     "CreateTrial": (EXPERIMENT, TRIAL),
     "CreateTrialComponent": (COMPONENT,),
     "DescribeTrialComponent": (COMPONENT,),
     "UpdateTrialComponent": (COMPONENT,),
     "AssociateTrialComponent": (TRIAL, COMPONENT),
     "BatchPutMetrics": (COMPONENT,),
+    "BatchGetMetrics": (COMPONENT,),
     "AddTags": (EXPERIMENT, TRIAL, COMPONENT),
 }
-"""What the writer calls, and the kinds of resource that each must be allowed on.
+"""What the tracker calls, and the kinds of resource that each must be allowed on.
 
 Not Search and not List*: they are of no one resource, and would show the account's other
-experiments. The writer tells by the answer to Create* whether something is there already.
+experiments. The tracker tells by the answer to Create* whether something is there already.
 """
 TAGGING = ("CreateExperiment", "CreateTrial", "CreateTrialComponent")
 """The calls in which AddTags is needed: the tags of what they create."""
+ARTIFACTS = "runs"
+"""Where files go in their bucket: below this prefix."""
+ARTIFACT_ACTIONS = ("s3:AbortMultipartUpload", "s3:PutObject")
+"""What the tracker needs there: a large file goes up in parts, and what fails leaves none."""
 _CLIENT, _AGGREGATOR = "-client-", "-aggregator"
 
 
