@@ -235,6 +235,8 @@ def experiments_service(
     service.begin(tmp_path / "aws")
     for name, value in service.settings.items():
         monkeypatch.setenv(name, value)
+    # It keeps the credentials of the first test that asked.
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     before = len(service.log())
     yield service
     log = service.log()[before:]
