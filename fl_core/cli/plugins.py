@@ -37,6 +37,10 @@ def plugins(as_json: bool) -> None:
     console().print(table(columns, rows, lists=offers, drop=("version", "distribution")))
     for name, strategy in sorted(loaded.strategies.items()):
         click.echo(f"strategy {name}: {strategy.description}")
+    for name, tracker in sorted(loaded.trackers.items()):
+        click.echo(f"tracker {name}: {tracker.description}")
+        for field, info in tracker.Params.model_fields.items():
+            click.echo(f"  {field}: {info.description or ''}")
     for plugin in loaded.plugins:
         if plugin.error:
             click.echo(f"{plugin.name} ({plugin.distribution}) failed: {plugin.error}")
