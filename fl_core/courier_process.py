@@ -7,7 +7,6 @@ then stays in the run's folder, for ``fl track sync``.
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,6 @@ from fl_core.courier import Courier
 from fl_core.launch import TERMINATE_SECONDS, main_module_hidden
 from fl_core.role_process import leave_with_parent
 
-_log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 LAST_LOOK_SECONDS = 0.02
 CLOSE_SECONDS = 4.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from fl_core.files import storing
 from fl_core.job import Job, resolve
 from fl_core.own_data import folder_of
 from fl_core.role import RoleConfig, Tell
+from fl_core.runs import sha256
 from fl_core.spec import as_json
 from fl_core.tracking.contract import Part
 from fl_core.tracking.local import round_time
@@ -114,7 +114,7 @@ def _run_job(config: RoleConfig, tell: Tell, own_data: Path | None) -> None:
 
 def _record(config: RoleConfig, job: Job) -> Record:
     parameters = hyper_parameters(job.spec, job.model.params, job.strategy.params, config.silo)
-    digest = hashlib.sha256(as_json(job.spec).encode()).hexdigest()
+    digest = sha256(as_json(job.spec))
     part = Part(config.run_id, config.silo, digest, round_time(time.time()), parameters)
     return Record(config.folder, part, config.trackers)
 

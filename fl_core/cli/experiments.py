@@ -12,10 +12,12 @@ import click
 
 from fl_core.cli import comparison
 from fl_core.cli.console import clean, console, table
+from fl_core.cli.options import JSON
 from fl_core.metrics import Value
 from fl_core.report import text
 from fl_core.report.comparison import Compared, Parameter, metrics
-from fl_core.tracking.experiments_reader import Experiment, Run, Series, party, reader
+from fl_core.tracking.experiments import party
+from fl_core.tracking.experiments_reader import Experiment, Run, Series, reader
 from fl_core.tracking.sagemaker import SageMakerParams
 
 DEFAULT_PREFIX = SageMakerParams.model_fields["prefix"].default
@@ -29,7 +31,6 @@ _PREFIX = click.option(
     show_default=True,
     help="What the experiments' names begin with, as in --track sagemaker:prefix=PREFIX.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @click.group()
@@ -44,7 +45,7 @@ def experiments() -> None:
 @experiments.command("list")
 @_PREFIX
 @_REGION
-@_JSON
+@JSON
 def list_(prefix: str, region: str | None, as_json: bool) -> None:
     """List the experiments, and the newest run of each.
 
@@ -90,7 +91,7 @@ def _named(experiment: str) -> dict[str, Any]:
 @click.argument("experiment")
 @click.argument("run", required=False)
 @_REGION
-@_JSON
+@JSON
 def show(experiment: str, run: str | None, region: str | None, as_json: bool) -> None:
     """Show the runs of EXPERIMENT, or one RUN of it with its figures by round.
 
@@ -214,7 +215,7 @@ def _value(series: Series, round: int) -> str:
 @_PREFIX
 @click.option("--experiment", help="Runs of this one alone, whatever its name begins with.")
 @_REGION
-@_JSON
+@JSON
 @click.option("--out", type=click.Path(path_type=Path), help="An HTML page to write as well.")
 def compare(
     run: tuple[str, ...],

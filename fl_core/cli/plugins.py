@@ -9,10 +9,11 @@ import click
 
 from fl_core import plugins as plugin_loader
 from fl_core.cli.console import console, table
+from fl_core.cli.options import JSON
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@JSON
 def plugins(as_json: bool) -> None:
     """List plugins: what is installed, and what it offers.
 
@@ -47,7 +48,7 @@ def plugins(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@JSON
 def datasets(as_json: bool) -> None:
     """List datasets, their silos and parameters."""
     loaded = plugin_loader.load()

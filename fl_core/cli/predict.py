@@ -12,6 +12,7 @@ import numpy as np
 
 from fl_core import plugins as plugin_loader
 from fl_core import runs as run_folders
+from fl_core.cli.options import ROOT
 from fl_core.datasets.csv import read_table
 from fl_core.errors import DataError
 from fl_core.files import write_atomic
@@ -22,13 +23,7 @@ from fl_core.job import model_of, predicted
 @click.argument("run")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="A csv file; standard output if not.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=run_folders.DEFAULT_ROOT,
-    show_default=True,
-    help="Where runs are kept.",
-)
+@ROOT
 def predict(run: str, data: Path, out: Path | None, root: Path) -> None:
     """Score the rows of DATA (csv) with the final model of RUN (an id or a folder).
 

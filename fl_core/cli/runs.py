@@ -11,20 +11,12 @@ from fl_core import report as reports
 from fl_core import runs as run_folders
 from fl_core.cli import comparison, deliveries
 from fl_core.cli.console import console, table
+from fl_core.cli.options import JSON, ROOT
 from fl_core.cli.progress import final_figures, print_figures
 from fl_core.errors import RunFolderError
 from fl_core.report.comparison import of
 from fl_core.runs import Run
 from fl_core.tracking import local as names
-
-_ROOT = click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=run_folders.DEFAULT_ROOT,
-    show_default=True,
-    help="Where runs are kept.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @click.group()
@@ -33,8 +25,8 @@ def runs() -> None:
 
 
 @runs.command("list")
-@_ROOT
-@_JSON
+@ROOT
+@JSON
 def list_(root: Path, as_json: bool) -> None:
     """List the runs, oldest first."""
     found = run_folders.every(root)
@@ -67,8 +59,8 @@ def _row(run: Run) -> list[str]:
 
 @runs.command()
 @click.argument("run")
-@_ROOT
-@_JSON
+@ROOT
+@JSON
 def show(run: str, root: Path, as_json: bool) -> None:
     """Show RUN (an id or a folder): its outcome and final figures."""
     found = run_folders.find(run, root)
@@ -90,8 +82,8 @@ def show(run: str, root: Path, as_json: bool) -> None:
 
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
-@_ROOT
-@_JSON
+@ROOT
+@JSON
 @click.option("--out", type=click.Path(path_type=Path), help="An HTML page to write as well.")
 def compare(run: tuple[str, ...], root: Path, as_json: bool, out: Path | None) -> None:
     """Compare RUNs (ids or folders): what differs in them, and their figures.
@@ -104,8 +96,8 @@ def compare(run: tuple[str, ...], root: Path, as_json: bool, out: Path | None) -
 
 @click.command()
 @click.argument("run")
-@_ROOT
-@_JSON
+@ROOT
+@JSON
 def report(run: str, root: Path, as_json: bool) -> None:
     """Write RUN's report.html anew, and print its path."""
     found = run_folders.find(run, root)

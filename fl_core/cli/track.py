@@ -12,7 +12,7 @@ from fl_core import courier, runs
 from fl_core import plugins as plugin_loader
 from fl_core.cli import deliveries
 from fl_core.cli.errors import tell
-from fl_core.cli.options import TRACK
+from fl_core.cli.options import ROOT, TRACK
 from fl_core.errors import TrackingError
 from fl_core.spec import Choice
 
@@ -24,13 +24,7 @@ def track() -> None:
 
 @track.command()
 @click.argument("run")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=runs.DEFAULT_ROOT,
-    show_default=True,
-    help="Where runs are kept.",
-)
+@ROOT
 @TRACK
 @click.option("--json", "as_json", is_flag=True, help="For programs: a JSON object a line.")
 def sync(run: str, root: Path, trackers: tuple[Choice, ...], as_json: bool) -> None:

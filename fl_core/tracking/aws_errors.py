@@ -5,14 +5,13 @@ Imported without botocore: only what catches an error of its needs it.
 
 from __future__ import annotations
 
-import math
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from fl_core.errors import nearest
+from fl_core.tracking import retry_after
 from fl_core.tracking.contract import Refused, Unavailable
 
 LONGEST = 400
@@ -126,17 +125,29 @@ def said(text: object) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that an answer asks to be left alone for; 0 where it does not say."""
-    given = headers.get("retry-after", "")
+def known_region(session: Any, how: str) -> str:
+    """The region of a boto3 session, one in which SageMaker is. Raises Refused.
+
+    ``how``: what else gives one beside the ordinary AWS settings.
+    """
+    region = session.region_name
+    if not region:
+        raise Refused(
+            "no AWS region is set", f"give one: AWS_DEFAULT_REGION, the profile's, or {how}"
+        )
+    from botocore.exceptions import UnknownRegionError
+
     try:
-        seconds = float(given)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(given).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+        partition = session.get_partition_for_region(region)
+    except UnknownRegionError:
+        partition = "aws"
+    known = session.get_available_regions("sagemaker", partition)
+    if region not in known:
+        raise Refused(
+            f"SageMaker has no region {region!r:.60}",
+            f"{nearest(region, known)}; or a newer boto3, where AWS has it by now",
+        )
+    return region
 
 
 def _answer(what: str, needs: str, response: Any) -> Unavailable | Refused:
@@ -146,10 +157,10 @@ def _answer(what: str, needs: str, response: Any) -> Unavailable | Refused:
     meta = response.get("ResponseMetadata", {})
     status = meta.get("HTTPStatusCode", 0)
     if code in _BUSY or code.startswith("Throttl") or code.endswith("ThrottlingException"):
-        after = retry_after(meta.get("HTTPHeaders", {}))
+        after = retry_after.seconds(meta.get("HTTPHeaders", {}).get("retry-after", ""))
         return Unavailable(f"{what}: AWS is busy ({code})", "it is asked again", after)
     if code in _FAILED or status == 429 or status >= 500:
-        after = retry_after(meta.get("HTTPHeaders", {}))
+        after = retry_after.seconds(meta.get("HTTPHeaders", {}).get("retry-after", ""))
         return Unavailable(f"{what}: AWS failed ({code}: {message})", "it is asked again", after)
     if code in _EXPIRED:
         return Expired(

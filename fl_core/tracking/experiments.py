@@ -42,24 +42,36 @@ ARTIFACTS = "runs"
 """Where files go in their bucket: below this prefix."""
 ARTIFACT_ACTIONS = ("s3:AbortMultipartUpload", "s3:PutObject")
 """What the tracker needs there: a large file goes up in parts, and what fails leaves none."""
-_CLIENT, _AGGREGATOR = "-client-", "-aggregator"
+CLIENT, AGGREGATOR = "-client-", "-aggregator"
 
 
 def of_aggregator(federation: str) -> str:
     """The name of the aggregator's experiment."""
-    experiment = f"{federation}{_AGGREGATOR}"
-    if _CLIENT in experiment:
+    experiment = f"{federation}{AGGREGATOR}"
+    if CLIENT in experiment:
         return _apart(experiment, federation)
     return cut(experiment, LONGEST)
 
 
 def of_silo(federation: str, silo: str) -> str:
     """The name of a silo's experiment."""
-    experiment = f"{federation}{_CLIENT}{silo}"
+    experiment = f"{federation}{CLIENT}{silo}"
     # A federation may be called as another one and its silo: then only a digest tells them apart.
-    if experiment.index(_CLIENT) != len(federation):
+    if experiment.index(CLIENT) != len(federation):
         return _apart(experiment, federation, silo)
     return cut(experiment, LONGEST)
+
+
+def of_party(federation: str, silo: str | None) -> str:
+    """The name of a silo's experiment; None: of the aggregator's."""
+    return of_aggregator(federation) if silo is None else of_silo(federation, silo)
+
+
+def party(experiment: str) -> tuple[str | None, str | None]:
+    """Whose experiment it is by its name: ``aggregator`` or ``silo``, and which silo's."""
+    if CLIENT in experiment:
+        return "silo", experiment.partition(CLIENT)[2]
+    return ("aggregator", None) if experiment.endswith(AGGREGATOR) else (None, None)
 
 
 def trial(experiment: str) -> str:

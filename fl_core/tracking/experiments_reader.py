@@ -20,10 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fl_core.errors import TrackingError, nearest
+from fl_core.errors import TrackingError
 from fl_core.metrics import Value
 from fl_core.tracking import experiments as names
-from fl_core.tracking.aws_errors import Expired, Missing, said, told
+from fl_core.tracking.aws_errors import Expired, Missing, known_region, said, told
 from fl_core.tracking.contract import Unavailable
 
 READER_ACTIONS = (
@@ -39,7 +39,6 @@ AT_ONCE = 8
 _PAGE = 100
 _MOST_QUERIES = 100
 """Of one BatchGetMetrics: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_metrics_BatchGetMetrics.html"""
-_CLIENT, _AGGREGATOR = "-client-", "-aggregator"
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,119}")
 _UNDEFINED = " undefined"
 _UP_TO = re.compile(r"(.*) \(up to round (\d+)\)", re.DOTALL)
@@ -51,7 +50,6 @@ SageMaker:
       TelemetryOptOut: true
 """
 _ENVIRONMENT = ("SAGEMAKER_USER_CONFIG_OVERRIDE", "SAGEMAKER_ADMIN_CONFIG_OVERRIDE")
-_NO_REGION = "give one: --region, AWS_DEFAULT_REGION, or the profile's"
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -109,17 +107,10 @@ class Run(Heading):
     @property
     def party(self) -> str | None:
         """The silo, or an experiment that is no silo's; None for an aggregator."""
-        role, silo = party(self.experiment)
+        role, silo = names.party(self.experiment)
         if role == "aggregator":
             return None
         return str(self.parameters.get("center", silo or self.experiment))
-
-
-def party(experiment: str) -> tuple[str | None, str | None]:
-    """Whose experiment it is by its name: ``aggregator`` or ``silo``, and which silo's."""
-    if _CLIENT in experiment:
-        return "silo", experiment.partition(_CLIENT)[2]
-    return ("aggregator", None) if experiment.endswith(_AGGREGATOR) else (None, None)
 
 
 @contextmanager
@@ -158,7 +149,7 @@ class Reader:
         self._component, self._query = resources.TrialComponent, shapes.MetricQuery
         with told("the settings for AWS", ""):
             session = boto3.Session(region_name=region)
-            self._region = _known_region(session)
+            self._region = known_region(session, "--region")
             # The first one that is made serves all calls of the SDK that name none.
             self._client = SageMakerClient(
                 session=session,
@@ -200,7 +191,7 @@ class Reader:
         parties = [
             one
             for one in self._experiment_names()
-            if one == names.of_aggregator(prefix) or one.startswith(f"{prefix}{_CLIENT}")
+            if one == names.of_aggregator(prefix) or one.startswith(f"{prefix}{names.CLIENT}")
         ]
         found = _each(lambda one: self._describe(one)(names.component(one, name)), sorted(parties))
         if runs := [run for run in found if run]:
@@ -400,22 +391,6 @@ def _check_name(name: str) -> None:
 def _meant(name: str, known: Sequence[str], command: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"`{command}` says what is there"
-
-
-def _known_region(session: Any) -> str:
-    region = session.region_name
-    if not region:
-        raise TrackingError("no AWS region is set", _NO_REGION)
-    from botocore.exceptions import UnknownRegionError
-
-    try:
-        partition = session.get_partition_for_region(region)
-    except UnknownRegionError:
-        partition = "aws"
-    known = session.get_available_regions("sagemaker", partition)
-    if region not in known:
-        raise TrackingError(f"SageMaker has no region {region!r:.60}", nearest(region, known))
-    return region
 
 
 @contextmanager

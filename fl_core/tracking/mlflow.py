@@ -113,7 +113,7 @@ class MLflow(Tracker):
         Whether it also lets them write is not seen: that would leave something behind.
         """
         for silo in silos:
-            self._found(self._experiment(silo))
+            self._found(experiments.of_party(self._settings.prefix, silo))
         version = self._api.version()
         if version is not None and version < OLDEST:
             raise Refused(
@@ -124,7 +124,7 @@ class MLflow(Tracker):
 
     def start(self, part: Part) -> Handle:
         """Create the experiment and the run where they are not there; a run that ended goes on."""
-        name = self._experiment(part.silo)
+        name = experiments.of_party(self._settings.prefix, part.silo)
         experiment = self._found(name) or self._created(name)
         run, resumed = self._run(experiment, part)
         if run.info.status != "RUNNING":
@@ -185,12 +185,6 @@ class MLflow(Tracker):
             status=_STATUS[outcome.status],
             end_time=_milliseconds(outcome.finished),
         )
-
-    def _experiment(self, silo: str | None) -> str:
-        prefix = self._settings.prefix
-        if silo is None:
-            return experiments.of_aggregator(prefix)
-        return experiments.of_silo(prefix, silo)
 
     def _found(self, name: str) -> str | None:
         """The experiment's id, if it is there."""

@@ -7,7 +7,6 @@ of the API, an address and a signature, is as the package sagemaker-mlflow has i
 from __future__ import annotations
 
 import base64
-import email.utils
 import hashlib
 import ipaddress
 import json
@@ -23,6 +22,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from fl_core.tracking import retry_after
 from fl_core.tracking.contract import Refused, Unavailable
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 5.0
@@ -31,7 +31,6 @@ STORE_SECONDS = 60.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 ANSWER_SECONDS = 15.0
 CHUNK_BYTES = 64 * 1024
-LONGEST_AFTER_SECONDS = 300.0
 
 ADDRESS = re.compile(
     r"https?://([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.A
@@ -283,7 +282,7 @@ class Api:
             raise Refused(f"{self.base} answers {status}{said}", self._denied)
         if status in (408, 425, 429) or status >= 500:
             said = self._said(data, sent)
-            after = _after(headers.get("Retry-After", ""))
+            after = retry_after.seconds(headers.get("Retry-After", ""))
             raise Unavailable(f"{self.base} answers {status}{said}", "see MLflow's log", after)
 
     def _said(self, data: bytes, sent: Mapping[str, str]) -> str:
@@ -439,15 +438,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ReadTimeoutError):
         return "does not answer in time"
     return "broke the connection off"
-
-
-def _after(value: str) -> float:
-    """Seconds that a Retry-After asks for, at most LONGEST_AFTER_SECONDS; 0 where it is none."""
-    if re.fullmatch(r"\d{1,9}", value):
-        seconds = float(value)
-    else:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return 0.0
-    return min(max(seconds, 0.0), LONGEST_AFTER_SECONDS)

@@ -18,11 +18,10 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from fl_core.errors import nearest
 from fl_core.fields import Strict
 from fl_core.names import cut
 from fl_core.tracking import experiments
-from fl_core.tracking.aws_errors import Exists, Expired, Missing, said, told
+from fl_core.tracking.aws_errors import Exists, Expired, Missing, known_region, said, told
 from fl_core.tracking.contract import (
     RESUMED,
     Handle,
@@ -118,7 +117,7 @@ class SageMaker(Tracker):
         if len({*silos}) < len(silos):
             twice = next(silo for silo in silos if silos.count(silo) > 1)
             raise Refused(
-                f"two parts would write into {self._experiment(twice)}",
+                f"two parts would write into {experiments.of_party(self._settings.prefix, twice)}",
                 "give each silo a name of its own",
             )
         for silo in silos:
@@ -131,7 +130,7 @@ class SageMaker(Tracker):
                 self._call("DescribeTrialComponent", component, TrialComponentName=component)
         if self._settings.bucket is not None and silos:
             if not arn:
-                name = self._experiment(silos[0])
+                name = experiments.of_party(self._settings.prefix, silos[0])
                 arn = self._call("DescribeExperiment", name, ExperimentName=name)["ExperimentArn"]
             self._check_bucket(self._settings.bucket, _account(arn))
 
@@ -270,11 +269,6 @@ class SageMaker(Tracker):
 
     # Names
 
-    def _experiment(self, silo: str | None) -> str:
-        if silo is None:
-            return experiments.of_aggregator(self._settings.prefix)
-        return experiments.of_silo(self._settings.prefix, silo)
-
     def _names(self, silo: str | None, run: str) -> tuple[str, str, str]:
         """The names of experiment, trial and component. Raises Refused for what AWS refuses."""
         for what, name in (("silo", silo), ("run", run)):
@@ -283,7 +277,7 @@ class SageMaker(Tracker):
                     f"{what} {name!r:.80}: SageMaker takes no such name",
                     "use lower-case letters, digits and hyphens, none at the beginning or end",
                 )
-        experiment = self._experiment(silo)
+        experiment = experiments.of_party(self._settings.prefix, silo)
         return experiment, experiments.trial(experiment), experiments.component(experiment, run)
 
     # Calls
@@ -359,7 +353,7 @@ class SageMaker(Tracker):
         with told("the settings for AWS", ""):
             if self._session is None:
                 self._session = boto3.Session(region_name=self._settings.region)
-            _check_region(self._session)
+            known_region(self._session, "`--track sagemaker:region=`")
             return self._session.client(service, config=config)
 
     # Points
@@ -453,27 +447,6 @@ class SageMaker(Tracker):
         with self._asking_s3(bucket, key):
             upload = client.create_multipart_upload(**place)["UploadId"]
             client.abort_multipart_upload(**place, UploadId=upload)
-
-
-def _check_region(session: Any) -> None:
-    region = session.region_name
-    if region is None:
-        raise Refused(
-            "no AWS region is set",
-            "give one: AWS_DEFAULT_REGION, the profile's, or `--track sagemaker:region=`",
-        )
-    from botocore.exceptions import UnknownRegionError
-
-    try:
-        partition = session.get_partition_for_region(region)
-    except UnknownRegionError:
-        partition = "aws"
-    known = session.get_available_regions("sagemaker", partition)
-    if region not in known:
-        raise Refused(
-            f"SageMaker has no region {region!r}",
-            f"{nearest(region, known)}; or a newer boto3, where AWS has it by now",
-        )
 
 
 def _account(arn: str) -> str:

@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from fl_core.cli.tracking import Tracking
+from fl_core.cli.tracker import TrackerChoice
 from fl_core.spec import Choice
 from fl_core.tracking import experiments
 from fl_core.tracking.contract import Outcome, Part, Point, Status
@@ -78,7 +78,7 @@ def settings_of(made: Recording, party: str) -> dict[str, str]:
 def tracks(made: Recording, party: str) -> list[Choice]:
     """What the service reads of it."""
     said = settings_of(made, party).get("FL_TRACK", "")
-    return [Tracking().convert(one, None, None) for one in said.split()]
+    return [TrackerChoice().convert(one, None, None) for one in said.split()]
 
 
 def policy_of(made: Recording, party: str) -> str:

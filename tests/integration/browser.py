@@ -75,3 +75,14 @@ def visit(
         yield visited
     finally:
         context.close()
+
+
+def can_be_read_on_a_phone(page: Page) -> None:
+    """In a window 360 wide, all unfolded, nothing lies beside it and no text of a chart is tiny."""
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    sizes = page.locator("svg.chart text").evaluate_all(
+        "texts => texts.map(t => parseFloat(getComputedStyle(t).fontSize)"
+        " * t.ownerSVGElement.getBoundingClientRect().width / 520)"
+    )
+    assert min(sizes) > 8

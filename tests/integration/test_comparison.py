@@ -17,7 +17,7 @@ from fl_core.report.comparison import Compared
 from fl_core.report.comparison.page import render
 from fl_core.runs import Run
 from fl_core.tracking import local as names
-from tests.integration.browser import chromium, visit
+from tests.integration.browser import can_be_read_on_a_phone, chromium, visit
 from tests.integration.conftest import Fl
 from tests.integration.test_cli import refused
 from tests.integration.test_report import HOSTILE, LINK, ONE_CLASS, SILOS, altered, make_run
@@ -193,13 +193,7 @@ def test_a_phone_scrolls_only_downwards(browser: Browser, tmp_path: Path, count:
     path = tmp_path / "page.html"
     path.write_text(render(compared))
     with visit(browser, path, width=360) as seen:
-        seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
-        sizes = seen.page.locator("svg.chart text").evaluate_all(
-            "texts => texts.map(t => parseFloat(getComputedStyle(t).fontSize)"
-            " * t.ownerSVGElement.getBoundingClientRect().width / 520)"
-        )
-        assert min(sizes) > 8
+        can_be_read_on_a_phone(seen.page)
 
 
 @pytest.mark.browser

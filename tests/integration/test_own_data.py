@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 from fl_core import own_data
 from fl_core.errors import DataError, FlError, StorageError
 from fl_core.own_data import folder_of
-from tests.models_of_aws import models_of_aws  # noqa: F401
+from tests.aws_clients import models_of_aws, ordinary_chain  # noqa: F401
 
 BUCKET = "hospital-rows"
 
@@ -35,16 +35,7 @@ def server() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The ordinary chain of credentials, with nothing of this machine in it."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "known")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    # It keeps the credentials of the first test that asked.
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    ordinary_chain(monkeypatch, tmp_path)
 
 
 @pytest.fixture

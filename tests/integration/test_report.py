@@ -27,7 +27,7 @@ from fl_core.runs import Run
 from fl_core.spec import RunSpec
 from fl_core.tracking import local as names
 from fl_core.tracking.local import MetricsFile
-from tests.integration.browser import chromium, visit
+from tests.integration.browser import can_be_read_on_a_phone, chromium, visit
 
 SILOS = ("cleveland", "hungary", "switzerland", "va-long-beach")
 ONE_CLASS = "switzerland"
@@ -392,13 +392,7 @@ def test_a_phone_scrolls_only_downwards(
 ) -> None:
     made = make_run(tmp_path / "run", silos=silos, error=RoleError("x" * 300, "y" * 300))
     with visit(browser, report.write(made), width=360) as seen:
-        seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
-        sizes = seen.page.locator("svg.chart text").evaluate_all(
-            "texts => texts.map(t => parseFloat(getComputedStyle(t).fontSize)"
-            " * t.ownerSVGElement.getBoundingClientRect().width / 520)"
-        )
-        assert min(sizes) > 8
+        can_be_read_on_a_phone(seen.page)
 
 
 @pytest.mark.browser

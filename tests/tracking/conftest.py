@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.models_of_aws import models_of_aws
+from tests.aws_clients import models_of_aws
 from tests.tracking.aws.fixture import experiments_process, experiments_service
 from tests.tracking.sdk import sdk, sdk_process
 

@@ -17,7 +17,8 @@ import pytest
 from fl_core.cli.experiments import _compared
 from fl_core.metrics import Value
 from fl_core.tracking.contract import Outcome, Part, Point, Status
-from fl_core.tracking.experiments_reader import READER_ACTIONS, Run, party
+from fl_core.tracking.experiments import party
+from fl_core.tracking.experiments_reader import READER_ACTIONS, Run
 from fl_core.tracking.sagemaker import SageMaker, SageMakerParams
 from tests.tracking.aws.fixture import KEY, ExperimentsService
 from tests.tracking.sdk import PYTHON, Ask, ready

@@ -39,6 +39,7 @@ from fl_core.tracking.sagemaker import SageMaker, SageMakerParams
 from infra.policies import document
 from infra.roles import artifacts_access
 from infra.roles import tracking as tracking_access
+from tests.aws_clients import ordinary_chain
 from tests.infra import aws as parties
 from tests.infra.recording import record
 from tests.tracking.aws.app import ACCOUNT
@@ -56,14 +57,7 @@ FIGURES = ("Training:Loss", "Validation:AUC", "Test:AUC")
 @pytest.fixture(autouse=True)
 def chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The ordinary chain of credentials, with nothing of this machine in it."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "known")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    ordinary_chain(monkeypatch, tmp_path)
 
 
 def tracker(**params: Any) -> SageMaker:

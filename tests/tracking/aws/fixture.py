@@ -31,6 +31,7 @@ from typing import Any
 
 import pytest
 
+from tests.aws_clients import ordinary_chain
 from tests.tracking.aws.app import ACCOUNT
 from tests.tracking.aws.faults import Kind
 from tests.tracking.aws.policy import Statements
@@ -229,14 +230,11 @@ def experiments_service(
     experiments_process: ExperimentsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ExperimentsService]:
     """A service of this test alone."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    ordinary_chain(monkeypatch, tmp_path)
     service = experiments_process
     service.begin(tmp_path / "aws")
     for name, value in service.settings.items():
         monkeypatch.setenv(name, value)
-    # It keeps the credentials of the first test that asked.
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     before = len(service.log())
     yield service
     log = service.log()[before:]

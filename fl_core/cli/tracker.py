@@ -7,7 +7,7 @@ import click
 from fl_core.spec import Choice
 
 
-class Tracking(click.ParamType):
+class TrackerChoice(click.ParamType):
     """Gives a Choice; whether there is such a tracker is not looked at yet."""
 
     name = "NAME[:KEY=VALUE,...]"
