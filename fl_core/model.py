@@ -30,6 +30,12 @@ class FitContext:
     """Seed of this silo and round: all of the fit's randomness comes from it."""
     strategy: Mapping[str, float] = field(default_factory=dict)
     """What the strategy asks of the fit, e.g. ``{"proximal_mu": 0.01}`` under fedprox."""
+    shared: State = field(default_factory=dict)
+    """Arrays that the strategy sends to every silo beside the state."""
+    memory: State = field(default_factory=dict)
+    """What this silo's last fit left as ``Update.memory``; it never leaves the silo."""
+    anchor: State | None = None
+    """What a proximal term pulls towards; None: the state that the fit starts from."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Update:
     """Number of training rows, at least 1."""
     metrics: Mapping[str, float]
     """At least ``loss``: the mean training loss of this fit."""
+    extra: State = field(default_factory=dict)
+    """Arrays for the strategy, beside the state."""
+    memory: State = field(default_factory=dict)
+    """Arrays for this silo's next fit; they stay in the silo."""
 
 
 class Model(ABC):

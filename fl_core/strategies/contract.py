@@ -16,7 +16,8 @@ class StrategyParams(Strict):
 
 
 class Strategy(ABC):
-    """For each round: ``start``, ``check`` and ``add`` for each update, ``finish``.
+    """Once ``begin_run``; then for each round ``start``, ``check`` and ``add`` for each update,
+    ``finish``. A round may be begun anew: another ``start`` without ``finish``.
 
     Updates come in the order of arrival; that order must change no bit of the result.
     """
@@ -25,10 +26,33 @@ class Strategy(ABC):
     Params: ClassVar[type[StrategyParams]] = StrategyParams
     weighted_sum: ClassVar[bool]
     """True when ``add`` is a weighted sum of arrays; secure aggregation takes only those."""
+    same_form: ClassVar[bool] = False
+    """True when an update's arrays have the global state's names, shapes and types, so that a state
+    plus a difference of two states is an update."""
     description: ClassVar[str] = ""
 
     def __init__(self, params: StrategyParams) -> None:
         self.params = params
+
+    @property
+    def least_updates(self) -> int:
+        """The fewest updates of a round that can be combined."""
+        return 1
+
+    def begin_run(self, silos: Sequence[str]) -> None:
+        """Before the first round, and after a restart: the names of all silos of the run."""
+        return None
+
+    def memory(self) -> State:
+        """What must be known in the next round, as arrays; changed by ``finish`` alone.
+
+        A round that is begun anew, here or after a restart, thus gives the same bits.
+        """
+        return {}
+
+    def restore(self, memory: State) -> None:
+        """After a restart, before the first ``start``: what :meth:`memory` gave."""
+        return None
 
     def fit_options(self) -> Mapping[str, float]:
         """What each fit is asked for; reaches the model as ``FitContext.strategy``."""
@@ -42,14 +66,21 @@ class Strategy(ABC):
     def start(self, state: State) -> None:
         """Begin a round from the global state."""
 
+    def shared(self) -> State:
+        """Arrays for every silo beside the state; asked for after ``start``.
+
+        They reach the model as ``FitContext.shared``.
+        """
+        return {}
+
     @abstractmethod
     def check(self, update: Update) -> None:
         """Raise UpdateError when the update cannot be combined with the global state."""
 
     @abstractmethod
     def add(self, silo: str, update: Update) -> None:
-        """Take in a checked update."""
+        """Take in a checked update. ``silo`` is a key, unique within the round."""
 
     @abstractmethod
     def finish(self) -> State:
-        """The next global state; at least one update has been added."""
+        """The next global state; at least ``least_updates`` updates have been added."""

@@ -1,51 +1,157 @@
-"""A sum of arrays whose result does not depend on the order of its terms.
+"""Sums of arrays whose results do not depend on the order of their terms.
 
 Floating-point addition is not associative, integer addition is: each term is rounded once to a
-fixed grid and kept in two 64-bit integers, as in reproducible summation on fixed bins (Demmel &
-Nguyen 2015, https://doi.org/10.1109/TC.2014.2345391). Memory is 16 bytes a value, however many
-terms. The rounding error of a term is at most 2**-60.
+fixed grid and kept in 64-bit integers, as in reproducible summation on fixed bins (Demmel & Nguyen
+2015, https://doi.org/10.1109/TC.2014.2345391). Memory does not grow with the number of terms.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 
 _HIGH = 2.0**10
 _LOW = 2.0**60
 LARGEST = 2.0**39
-"""Terms of this size or more are refused."""
-MOST_TERMS = 2**13
-_BLOCK = 1 << 16
+"""Terms of this size or more are refused by an :class:`ExactSum`."""
+MOST_TERMS = 2**12
+_FINE = 2.0**-26
+"""The grid of a :class:`GridSum`, in units of its scale."""
+_MOST_STEPS = 2.0**51
+"""Terms of fewer grid steps are integers that a sum with ``_SHIFT`` has exactly."""
+_SHIFT = 1.5 * 2.0**52
+_SHIFT_BITS = np.float64(_SHIFT).view(np.int64)
+_BLOCK = 1 << 15
 
 
-class ExactSum:
-    """The sum of weighted float arrays of one shape."""
+class _Sum(ABC):
+    """A sum of float arrays, each with an integer weight.
+
+    Its first term is kept as it is, in the same memory, until there is a second one: a mean of one
+    array is that array.
+    """
+
+    largest: float
+    """Terms, weight included, of this size or more are refused."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        size = int(np.prod(shape))
-        self._high = np.zeros(size, dtype=np.int64)
-        self._low = np.zeros(size, dtype=np.int64)
+        self._size = int(np.prod(shape))
         self._terms = 0
+        self._sum = np.zeros(0, np.int64)
+        self._first = np.zeros(0)
+        """Of the only term, the values, in the memory of ``_sum``; and its weight."""
+        self._first_weight = 0
+
+    def fits(self, array: np.ndarray, weight: int) -> bool:
+        """Whether every ``|value| * weight`` is below :attr:`largest`; NaN is not."""
+        limit = self.largest / weight
+        flat = array.reshape(-1)
+        # float: the limit does not fit into a float16, as which numpy would compare.
+        return all(
+            float(flat[part].min()) > -limit and float(flat[part].max()) < limit
+            for part in _blocks(self._size)
+        )
 
     def add(self, array: np.ndarray, weight: int) -> None:
-        """Add ``array * weight``. Raises OverflowError for a term of :data:`LARGEST` or more."""
+        """Add ``array * weight``. Raises OverflowError for a term that does not fit."""
         if self._terms == MOST_TERMS:
             raise OverflowError(f"more than {MOST_TERMS} terms")
+        if not self.fits(array, weight):
+            raise OverflowError(f"values of {self.largest / weight:g} or more at weight {weight}")
         flat = array.reshape(-1)
-        limit = LARGEST / weight
-        # float: the limit does not fit into a float16, as which numpy would compare.
-        if flat.size and not (float(flat.min()) > -limit and float(flat.max()) < limit):
-            raise OverflowError(f"values of {limit:g} or more at weight {weight}")
-        for start in range(0, flat.size, _BLOCK):  # blocks stay in the processor's cache
-            part = slice(start, start + _BLOCK)
-            term = flat[part].astype(np.float64) * weight
-            high = np.rint(term * _HIGH)
-            self._high[part] += high.astype(np.int64)
-            self._low[part] += np.rint((term - high / _HIGH) * _LOW).astype(np.int64)
+        if self._terms == 0:
+            self._sum = np.empty(self._size, np.int64)
+            self._first = self._sum.view(array.dtype)[: self._size]
+            self._first[...] = flat
+            self._first_weight = weight
+        else:
+            if self._terms == 1:
+                self._spread()
+            for part in _blocks(self._size):
+                self._sum[part] += self._steps(part, flat[part], weight)
         self._terms += 1
 
-    def divided(self, divisor: int) -> np.ndarray:
-        """The sum divided by ``divisor``: float64."""
-        total = self._high / _HIGH + self._low / _LOW
-        return (total / divisor).reshape(self.shape)
+    def divided(self, divisor: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
+        """The sum divided by ``divisor``, in ``dtype``."""
+        result = np.zeros(self.shape, dtype)
+        flat = result.reshape(-1)
+        for part in _blocks(self._size if self._terms else 0):
+            if self._terms > 1:
+                flat[part] = self._values(part) / divisor
+            elif self._first_weight == divisor:
+                flat[part] = self._first[part]
+            else:
+                flat[part] = self._first[part].astype(np.float64) * self._first_weight / divisor
+        return result
+
+    def _spread(self) -> None:
+        """Make a sum of the first term, from the end: integers take more room than it did."""
+        for part in reversed(_blocks(self._size)):
+            self._sum[part] = self._steps(part, self._first[part], self._first_weight)
+        self._first = np.zeros(0)
+
+    @abstractmethod
+    def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
+        """The block's terms, as integers."""
+
+    @abstractmethod
+    def _values(self, part: slice) -> np.ndarray:
+        """The block's sum: float64."""
+
+
+class ExactSum(_Sum):
+    """A sum in two integers a value: 16 bytes. The rounding error of a term is at most 2**-60."""
+
+    largest = LARGEST
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self._low = np.zeros(self._size, np.int64)
+
+    def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
+        term = values.astype(np.float64) * weight
+        high = np.rint(term * _HIGH)
+        self._low[part] += np.rint((term - high / _HIGH) * _LOW).astype(np.int64)
+        return high.astype(np.int64)
+
+    def _values(self, part: slice) -> np.ndarray:
+        return self._sum[part] / _HIGH + self._low[part] / _LOW
+
+
+class GridSum(_Sum):
+    """A sum in one integer a value: 8 bytes, for arrays of at most float32's precision.
+
+    The grid depends on ``like`` alone, as the scale does: its largest absolute value, or 1 if that
+    is more, rounded up to a power of two. The rounding error of a term is at most scale * 2**-27,
+    which is that of float32 at a fourth of the scale, before it is divided by the sum of weights.
+    Terms, weight included, reach up to scale * 2**25: values of 2**12 times the scale for 8192
+    rows.
+    """
+
+    def __init__(self, like: np.ndarray) -> None:
+        super().__init__(like.shape)
+        largest = max(
+            (float(np.abs(like.reshape(-1)[part]).max()) for part in _blocks(like.size)), default=0
+        )
+        scale = 2.0 ** np.ceil(np.log2(max(largest, 1.0)))
+        self._step = scale * _FINE
+        self.largest = float(self._step * _MOST_STEPS)
+        self._term = np.empty(_BLOCK)
+
+    def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
+        term = self._term[: values.size]
+        np.multiply(values, weight / self._step, out=term, dtype=np.float64)
+        term += _SHIFT  # the low bits of the result are the term, rounded to an integer
+        steps = term.view(np.int64)
+        steps -= _SHIFT_BITS
+        return steps
+
+    def _values(self, part: slice) -> np.ndarray:
+        return self._sum[part] * self._step
+
+
+def _blocks(size: int) -> list[slice]:
+    """Slices of a flat array that stay in the processor's cache."""
+    return [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]

@@ -8,7 +8,7 @@ from fl_core.errors import UpdateError
 from fl_core.model import Update
 from fl_core.state import State, check_same_form
 from fl_core.strategies.contract import Strategy
-from fl_core.strategies.exact_sum import LARGEST, ExactSum
+from fl_core.strategies.exact_sum import ExactSum, GridSum
 
 
 class FedAvg(Strategy):
@@ -16,13 +16,16 @@ class FedAvg(Strategy):
 
     name: ClassVar[str] = "fedavg"
     weighted_sum: ClassVar[bool] = True
+    same_form: ClassVar[bool] = True
     description: ClassVar[str] = "mean of the silos' states, weighted by rows"
 
     def start(self, state: State) -> None:
         """Begin a round."""
         self._like = state
-        self._first: Update | None = None
-        self._sums: dict[str, ExactSum] = {}
+        self._sums = {
+            name: ExactSum(array.shape) if array.dtype.itemsize > 4 else GridSum(array)
+            for name, array in state.items()
+        }
         self._weight = 0
 
     def check(self, update: Update) -> None:
@@ -35,34 +38,23 @@ class FedAvg(Strategy):
                     "floating point only",
                     "leave counters out of the model's state",
                 )
-            limit = LARGEST / update.weight
-            if array.size and not (float(array.min()) > -limit and float(array.max()) < limit):
+            total = self._sums[name]
+            if not total.fits(array, update.weight):
+                limit = total.largest / update.weight
                 raise UpdateError(
                     f"update: array {name!r} has values of {limit:g} or more",
                     "lower the learning rate: the silo's training diverges",
                 )
 
     def add(self, silo: str, update: Update) -> None:
-        """Take the update into the sums; a single update is kept as it is, for an exact mean."""
+        """Take the update into the sums, which keep a single one as it is."""
         self._weight += update.weight
-        if self._first is None and not self._sums:
-            self._first = update
-            return
-        if self._first is not None:
-            first, self._first = self._first, None
-            self._sums = {name: ExactSum(array.shape) for name, array in self._like.items()}
-            self._accumulate(first)
-        self._accumulate(update)
-
-    def _accumulate(self, update: Update) -> None:
         for name, array in update.state.items():
             self._sums[name].add(array, update.weight)
 
     def finish(self) -> State:
         """The weighted mean, in the global state's types."""
-        if self._first is not None:
-            return dict(self._first.state)
         return {
-            name: total.divided(self._weight).astype(self._like[name].dtype)
+            name: total.divided(self._weight, self._like[name].dtype)
             for name, total in self._sums.items()
         }

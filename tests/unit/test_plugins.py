@@ -80,7 +80,7 @@ def of(plugins: Plugins, distribution: str):
 
 def test_what_is_built_in_needs_no_installed_plugin(site):
     plugins = load()
-    assert sorted(plugins.strategies) == ["bagging", "cyclic", "fedavg", "fedprox"]
+    assert {"bagging", "cyclic", "fedavg", "fedprox"} <= plugins.strategies.keys()
     assert sorted(plugins.datasets) == ["csv", "heart-disease"]
     assert "sagemaker" in plugins.trackers
     assert plugins.models == {}

@@ -8,8 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from fl_core.dataset import Schema, Table
+from fl_core.errors import ParameterError
 from fl_core.model import FitContext, Model, ModelParams, Update
 from fl_core.state import State, check_same_form
+from fl_core_mlp import control
 
 
 class MLPParams(ModelParams):
@@ -41,7 +43,19 @@ class MLP(Model):
 
     name: ClassVar[str] = "mlp"
     Params: ClassVar[type[ModelParams]] = MLPParams
-    strategies: ClassVar[tuple[str, ...]] = ("fedavg", "fedprox")
+    strategies: ClassVar[tuple[str, ...]] = (
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadagrad",
+        "fedadam",
+        "fedyogi",
+        "scaffold",
+        "median",
+        "trimmed-mean",
+        "norm-clipping",
+        "multi-krum",
+    )
     preload: ClassVar[tuple[str, ...]] = ("torch",)
 
     def __init__(self, params: ModelParams, schema: Schema) -> None:
@@ -61,18 +75,35 @@ class MLP(Model):
         return state
 
     def fit(self, state: State, table: Table, context: FitContext) -> Update:
-        """Train for ``local_epochs``; under fedprox held near ``state``.
+        """Train for ``local_epochs``.
 
-        Raises UpdateError when the state is of another network, ParameterError when there is no
-        such device.
+        With ``proximal_mu`` held near the anchor (fedprox), with ``control_variates`` corrected by
+        them (scaffold). Raises UpdateError when the state is of another network, ParameterError
+        when there is no such device, or the optimiser has no control variates.
         """
-        check_same_form(state, self._form(), "state given to mlp")
+        anchor = state if context.anchor is None else context.anchor
+        for arrays, what in ((state, "state"), (anchor, "anchor")):
+            check_same_form(arrays, self._form(), f"{what} given to mlp")
+        corrected = bool(context.strategy.get("control_variates"))
+        own = self._own_control(context) if corrected else {}
         from fl_core_mlp import network
 
         trained, loss = network.train(
-            state, table, self._params, context.seed, float(context.strategy.get("proximal_mu", 0))
+            state,
+            table,
+            self._params,
+            context.seed,
+            proximal_mu=float(context.strategy.get("proximal_mu", 0)),
+            anchor=anchor,
+            correction=control.correction(context.shared, own) if corrected else None,
         )
-        return Update(trained, len(table), {"loss": loss})
+        metrics = {"loss": loss}
+        if not corrected:
+            return Update(trained, len(table), metrics)
+        steps = self._params.local_epochs * -(-len(table) // self._params.batch_size)
+        change = control.change(state, trained, context.shared, steps * self._params.learning_rate)
+        memory = control.changed(own, change)
+        return Update(trained, len(table), metrics, extra=change, memory=memory)
 
     def predict(self, state: State, table: Table) -> np.ndarray:
         """Probability of the positive class: float64 of shape (n,).
@@ -83,6 +114,22 @@ class MLP(Model):
         from fl_core_mlp import network
 
         return network.probabilities(state, table.features, self._params.device)
+
+    def _own_control(self, context: FitContext) -> State:
+        """The silo's control variate; zero before its first fit."""
+        if self._params.optimizer != "sgd":
+            raise ParameterError(
+                f"model.params.optimizer is {self._params.optimizer!r}, and scaffold's control "
+                "variates are made of plain gradient steps",
+                "use optimizer: sgd, or another strategy",
+            )
+        form = self._form()
+        check_same_form(context.shared, form, "control variate given to mlp")
+        if not context.memory:
+            return {name: np.zeros(array.shape) for name, array in form.items()}
+        like = {name: array.astype(np.float64) for name, array in form.items()}
+        check_same_form(context.memory, like, "the silo's own control variate")
+        return context.memory
 
     def _form(self) -> State:
         """Names, shapes and type of the state, in order, with no memory behind them."""

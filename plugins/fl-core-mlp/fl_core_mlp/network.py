@@ -28,16 +28,25 @@ Tensors = list[torch.Tensor]
 
 
 def train(
-    state: State, table: Table, params: MLPParams, seed: int, proximal_mu: float
+    state: State,
+    table: Table,
+    params: MLPParams,
+    seed: int,
+    *,
+    proximal_mu: float,
+    anchor: State,
+    correction: State | None,
 ) -> tuple[State, float]:
     """The trained state, and the mean log loss over all rows and epochs, as they were seen.
 
-    With ``proximal_mu`` the objective has mu/2 times the squared distance from ``state`` (FedProx,
-    https://arxiv.org/abs/1812.06127); the loss that is given back is without it.
+    With ``proximal_mu`` the objective has mu/2 times the squared distance from ``anchor`` (FedProx,
+    https://arxiv.org/abs/1812.06127); the loss that is given back is without it. ``correction`` is
+    added to each gradient.
     """
     device = _device(params.device)
     weights = _tensors(state, device)
-    start = [tensor.clone() for tensor in weights]
+    middle = _tensors(anchor, device) if proximal_mu else []
+    corrections = _tensors(correction, device) if correction else []
     for tensor in weights:
         tensor.requires_grad_()
     features = torch.tensor(table.features, dtype=torch.float32, device=device)
@@ -58,8 +67,11 @@ def train(
             gradients = torch.autograd.grad(loss, weights)
             with torch.no_grad():
                 if proximal_mu:
-                    for gradient, now, then in zip(gradients, weights, start, strict=True):
+                    for gradient, now, then in zip(gradients, weights, middle, strict=True):
                         gradient.add_(now - then, alpha=proximal_mu)
+                if correction:
+                    for gradient, added in zip(gradients, corrections, strict=True):
+                        gradient.add_(added)
                 step(list(gradients))
                 total += loss * len(targets)
     trained = {

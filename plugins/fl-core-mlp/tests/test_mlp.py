@@ -19,6 +19,7 @@ from fl_core.dataset import Schema, Table
 from fl_core.errors import ParameterError, UpdateError
 from fl_core.model import FitContext, Update
 from fl_core.state import State, decode, encode
+from fl_core.strategies import BUILT_IN
 from fl_core_mlp import MLP, MLPParams
 
 README = Path(__file__).parents[1] / "README.md"
@@ -198,6 +199,34 @@ def test_fedprox_holds_the_fit_near_the_global_state() -> None:
     )
 
 
+def test_an_anchor_is_what_the_fit_is_held_near() -> None:
+    model = mlp(learning_rate=0.01)
+    state, anchor = model.initial_state(1), model.initial_state(2)
+    own = {"state": state, "table": table()}
+    near, strong = (
+        model.fit(
+            **own,
+            context=FitContext(1, "a", 7, strategy={"proximal_mu": mu}, anchor=anchor),
+        ).state
+        for mu in (1, 50)
+    )
+    free = model.fit(**own, context=context()).state
+    assert distance(strong, anchor) < 0.2 * distance(free, anchor)
+    assert distance(strong, anchor) < distance(near, anchor) < distance(free, anchor)
+    same = FitContext(1, "a", 7, strategy={"proximal_mu": 1}, anchor=state)
+    assert fits_are_equal(
+        model.fit(**own, context=same), model.fit(**own, context=context(proximal_mu=1))
+    )
+    unused = FitContext(1, "a", 7, anchor=anchor)
+    assert fits_are_equal(model.fit(**own, context=unused), model.fit(**own, context=context()))
+
+
+def test_an_anchor_of_another_network_is_refused() -> None:
+    other = mlp(layers=[8]).initial_state(1)
+    with pytest.raises(UpdateError, match=r"anchor given to mlp: array 'layers\.0\.weight'"):
+        mlp().fit(mlp().initial_state(1), table(), FitContext(1, "a", 7, anchor=other))
+
+
 def test_weight_decay_shrinks() -> None:
     state = mlp().initial_state(1)
     norms = [
@@ -323,7 +352,7 @@ def test_it_registers_one_model() -> None:
     fl_core_mlp.register_models(register=found.append)
     assert found == [MLP]
     assert MLP.name == "mlp"
-    assert MLP.strategies == ("fedavg", "fedprox")
+    assert set(MLP.strategies) == {kind.name for kind in BUILT_IN if kind.same_form}
 
 
 def python(code: str) -> str:
