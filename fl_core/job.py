@@ -100,12 +100,14 @@ def resolve(
         confined=own_data is not None,
     )
     schema = dataset.schema()
+    strategy = strategy_class(_params(strategy_class.Params, spec, source, "strategy"))
+    _check_strategy(spec, source, strategy)
     return Job(
         spec,
         dataset,
         schema,
         model_class(_params(model_class.Params, spec, source, "model"), schema),
-        strategy_class(_params(strategy_class.Params, spec, source, "strategy")),
+        strategy,
     )
 
 
@@ -135,6 +137,25 @@ def _check_silos(spec: RunSpec, source: SpecSource, dataset: type[Dataset]) -> N
                 f"data path (value {silo.data!r})",
                 "remove it, or use dataset 'csv' for files of your own",
             )
+
+
+def _check_strategy(spec: RunSpec, source: SpecSource, strategy: Strategy) -> None:
+    """Refuse a strategy that contradicts how the rounds are held."""
+    where = source.where(["strategy", "name"])
+    for field in ("asynchronous", "late_updates", "personalisation"):
+        if getattr(spec, field) is not None and not strategy.same_form:
+            raise ParameterError(
+                f"{where}: strategy {spec.strategy.name!r} and {field} are given, but that takes "
+                "updates that are states themselves, and those of this strategy are not",
+                f"use a strategy that combines states, such as fedavg, or leave {field} out",
+            )
+    if strategy.least_updates > spec.min_silos:
+        raise ParameterError(
+            f"{where}: strategy {spec.strategy.name!r} needs {strategy.least_updates} updates with "
+            f"these parameters, but a round may have {spec.min_silos} (quorum.min_silos)",
+            f"write `quorum: {{min_silos: {strategy.least_updates}}}` or more, add silos, or lower "
+            "the strategy's bound",
+        )
 
 
 def check_initial_state(job: Job, source: SpecSource) -> None:

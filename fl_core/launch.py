@@ -7,15 +7,16 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from types import ModuleType
 from typing import Any
 
 from fl_core import role_process
 from fl_core.errors import FlError, RoleError, from_dict
-from fl_core.role import RoleConfig
+from fl_core.role import Order, RoleConfig
 
 TERMINATE_SECONDS = 5.0
 LONGEST_TEMPORARY_PATH = 60
@@ -25,16 +26,33 @@ LONGEST_TEMPORARY_PATH = 60
 class RoleProcess:
     """One role's process. Its events come one by one from :meth:`read`, until it has ended."""
 
-    def __init__(self, config: RoleConfig, context: ForkServerContext | SpawnContext) -> None:
-        """Start it. Raises OSError when the system has no room for another process."""
+    def __init__(
+        self,
+        config: RoleConfig,
+        context: ForkServerContext | SpawnContext,
+        main: Callable[[RoleConfig, Connection], None] = role_process.main,
+    ) -> None:
+        """Start it, to call ``main``. Raises OSError when there is no room for another process."""
         self.name = config.name
         self.ended = False
         self.error: FlError | None = None
-        self.events, sending = context.Pipe(duplex=False)
-        self._process = context.Process(target=role_process.main, args=(config, sending))
+        self.killed = False
+        """Whether it ended without a word."""
+        self.events, theirs = context.Pipe()
+        self._process = context.Process(target=main, args=(config, theirs))
         with main_module_hidden():
             self._process.start()
-        sending.close()
+        theirs.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The process' id."""
+        return self._process.pid
+
+    def order(self, order: Order) -> None:
+        """Tell an aggregator's process something; one that has ended hears it no more."""
+        with suppress(OSError):
+            self.events.send_bytes(json.dumps(order).encode())
 
     def read(self) -> dict[str, Any] | None:
         """Wait for the next event; None when the role has ended without a word."""
@@ -43,6 +61,7 @@ class RoleProcess:
         except (EOFError, OSError):  # it may have died within a message
             self.ended = True
             self._process.join(TERMINATE_SECONDS)
+            self.killed = True
             self.error = RoleError(
                 f"{self.name} ended without a word, exit code {self._process.exitcode}",
                 "out of memory, or killed from outside? its log is in the run folder",

@@ -6,9 +6,11 @@ import datetime as dt
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -29,10 +31,36 @@ from fl_core.transport.identity import Identity
 
 FEDERATION = "local"
 HOST = "127.0.0.1"
+AGGREGATOR = "aggregator"
 LAST_WORDS_SECONDS = 2.0
-"""How long the other roles may go on after one has failed, so that the first cause is known."""
+"""How long silos may go on after the aggregator has failed, so that the first cause is known."""
+FAREWELL_SECONDS = 5.0
+"""How long a silo may go on after a run that is complete."""
+RESTARTS = 3
+"""How often a role is started again that was killed."""
 
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Supervisor:
+    """Starts role processes, and those again that were killed. ``fl chaos`` has one of its own."""
+
+    def start(self, config: RoleConfig, context: ForkServerContext) -> RoleProcess:
+        """Start a role, for the first time or again."""
+        return RoleProcess(config, context)
+
+    def back(self, name: str, times: int) -> float | None:
+        """Seconds until a role is started again that was killed ``times`` times; None: never."""
+        return 0.0 if times <= RESTARTS else None
+
+    @property
+    def due(self) -> float | None:
+        """When :meth:`act` is to be called, by time.monotonic(); None: not at all."""
+        return None
+
+    def act(self) -> Sequence[str]:
+        """Do what is due; gives the roles that have ended and are to be started again."""
+        return ()
 
 
 def warm_up(preload: Sequence[str] = ()) -> None:
@@ -71,9 +99,12 @@ def run(
     port: int,
     on_event: OnEvent,
     trackers: tuple[Choice, ...] = (),
+    resume: bool = False,
+    supervisor: Supervisor | None = None,
 ) -> Run:
-    """Run a job to its end in ``folder``, which must not exist, and give the finished run.
+    """Run a job to its end in ``folder``, and give the finished run.
 
+    The folder must not exist, or with ``resume`` be that of a run of this job that was cut off.
     ``on_event`` gets every role's events, in this process and thread, and those of the delivery to
     ``trackers``. Raises the FlError that ended the run; the folder then holds what there is, with
     the reason in its manifest.
@@ -85,18 +116,29 @@ def run(
         silo: identity.fingerprint for silo, identity in identities.items()
     }
     manifest = runs.describe(run_id, job.spec, job.schema, plugins, fingerprints)
-    federation = _Federation(job, run_id, folder, spec_folder, on_event, trackers)
+    manifest["spec_folder"] = str(spec_folder.resolve())
+    supervisor = supervisor or Supervisor()
+    federation = _Federation(
+        job, run_id, folder, spec_folder, on_event, trackers, resume, supervisor
+    )
     error: FlError | None = FlError("the run ended abruptly", "this is a bug of fl-core")
     start = time.monotonic()
-    with _Interrupts() as interrupts:
-        runs.create(folder, manifest)
+    with _Interrupts() as interrupts, ExitStack() as stack:
+        if resume:
+            stack.enter_context(runs.locked(folder))
+            manifest = runs.taken_up(folder, manifest)
+            start -= manifest["seconds"]
+            federation.rows = manifest["rows"]
+        else:
+            runs.create(folder, manifest)
+            stack.enter_context(runs.locked(folder))
         try:
             federation.run(aggregator, identities, port)
             error = None
         except FlError as known:
             error = known
         except KeyboardInterrupt:
-            error = Interrupted("the run was interrupted", f"what there is stands in {folder}")
+            error = Interrupted("the run was interrupted", f"`fl run --resume {folder}` goes on")
         except BrokenPipeError:
             error = Interrupted("what read the output is gone", f"what there is stands in {folder}")
         except Exception as unknown:
@@ -105,7 +147,8 @@ def run(
         finally:
             interrupts.ignore()
             federation.stop()
-            manifest |= {"rows": federation.rows, "seconds": round(time.monotonic() - start, 3)}
+            seconds = round(time.monotonic() - start, 3)
+            manifest |= {"rows": federation.rows, "seconds": seconds, **federation.facts}
             with federation.delivered():
                 finished = report.conclude(folder, manifest, error)
     if error is not None:
@@ -114,11 +157,16 @@ def run(
 
 
 class _Interrupts:
-    """Within the block, the first signal to end is a KeyboardInterrupt, others are ignored."""
+    """Within the block, the first signal to end is a KeyboardInterrupt, others are ignored.
 
-    _signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    Signals are for the main thread: in another, the block is as any other.
+    """
+
+    _signals: tuple[signal.Signals, ...] = ()
 
     def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         self._before = [signal.signal(number, self._interrupt) for number in self._signals]
         return self
 
@@ -147,6 +195,8 @@ class _Federation:
         spec_folder: Path,
         on_event: OnEvent,
         trackers: tuple[Choice, ...],
+        resume: bool,
+        supervisor: Supervisor,
     ) -> None:
         self._job = job
         self._run_id = run_id
@@ -156,31 +206,53 @@ class _Federation:
         self._context = _context()
         self._trackers = trackers
         self._courier: CourierProcess | None = None
-        self._roles: list[RoleProcess] = []
+        self._resume = resume
+        self._supervisor = supervisor
+        self._configs: dict[str, RoleConfig] = {}
+        self._roles: dict[str, RoleProcess] = {}
+        self._restarts: dict[str, int] = {}
+        self._start_at: dict[str, float] = {}
+        """When roles are to be started again, by time.monotonic()."""
+        self._errors: dict[str, FlError] = {}
+        self._lost: dict[str, str] = {}
+        """Why silos' processes have ended that are not started again."""
+        self._give_up: float | None = None
         self.rows: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
+        """What the manifest is to say of the run beside the rows."""
 
     def run(self, aggregator: Identity, identities: dict[str, Identity], port: int) -> None:
-        """Start all roles and follow them to their end. Raises the first FlError."""
+        """Start all roles and follow them to their end. Raises the FlError that ended the run."""
         if self._trackers:
             with suppress(OSError):  # no process: what is missing is told at the end, as ever
                 self._courier = CourierProcess(self._folder, False, self._context)
-        self._start(None, self._folder, aggregator, port)
+        self._start(self._config(None, self._folder, aggregator, port))
         for event in self._follow():
             if event["event"] == "listening":
-                for silo, identity in identities.items():
-                    folder = self._folder / runs.SILOS_FOLDER / silo
-                    with storing(folder):
-                        folder.mkdir(parents=True)
-                    self._start(silo, folder, identity, event["port"])
+                self._listening(event["port"], identities)
             elif event["event"] == "rows":
                 self.rows = event["rows"]
+            elif event["event"] == "best":
+                self.facts["model_round"] = event["round"]
             self._on_event(event)
-        errors = {role.name: role.error for role in self._roles if role.error is not None}
-        if errors:
-            raise _cause(errors)
+        if AGGREGATOR in self._errors:
+            raise _cause(self._errors)
 
-    def _start(self, silo: str | None, folder: Path, identity: Identity, port: int) -> None:
-        config = RoleConfig(
+    def _listening(self, port: int, identities: dict[str, Identity]) -> None:
+        """The aggregator listens, perhaps anew."""
+        self._configs[AGGREGATOR] = replace(self._configs[AGGREGATOR], port=port, resume=True)
+        for silo, identity in identities.items():
+            folder = self._folder / runs.SILOS_FOLDER / silo
+            config = self._config(silo, folder, identity, port)
+            if config.name not in self._roles:
+                with storing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                self._start(config)
+        for name in self._lost:  # an aggregator that was started again knows nothing of them
+            self._tell_lost(name)
+
+    def _config(self, silo: str | None, folder: Path, identity: Identity, port: int) -> RoleConfig:
+        return RoleConfig(
             self._run_id,
             self._job.spec,
             self._spec_folder,
@@ -191,16 +263,26 @@ class _Federation:
             port,
             silo,
             trackers=self._trackers,
+            resume=self._resume and silo is None,
         )
-        self._roles.append(RoleProcess(config, self._context))
+
+    def _start(self, config: RoleConfig) -> None:
+        self._configs[config.name] = config
+        self._lost.pop(config.name, None)
+        self._roles[config.name] = self._supervisor.start(config, self._context)
 
     def _follow(self) -> Iterator[dict[str, Any]]:
-        """Events of all roles, until all have ended or one has failed."""
-        give_up: float | None = None
-        while open_roles := [role for role in self._roles if not role.ended]:
-            timeout = None if give_up is None else give_up - time.monotonic()
-            if timeout is not None and timeout <= 0:
+        """Events of all roles, until all have ended, or the aggregator has and the others hang."""
+        while True:
+            open_roles = [role for role in self._roles.values() if not role.ended]
+            if not open_roles and not self._start_at:
                 return
+            now = time.monotonic()
+            if self._give_up is not None and now >= self._give_up:
+                return
+            times = (self._give_up, self._supervisor.due, *self._start_at.values())
+            soonest = min((one for one in times if one is not None), default=None)
+            timeout = None if soonest is None else max(0.0, soonest - now)
             courier = self._courier if self._courier and not self._courier.ended else None
             sources = [courier.events] if courier else []
             ready = wait([*sources, *(role.events for role in open_roles)], timeout)
@@ -209,8 +291,45 @@ class _Federation:
             for role in open_roles:
                 if role.events in ready and (event := role.read()) is not None:
                     yield event
-                if role.error is not None and give_up is None:
-                    give_up = time.monotonic() + LAST_WORDS_SECONDS
+                if role.ended:
+                    yield from self._ended(role)
+            for name in self._supervisor.act():
+                self._start_at.setdefault(name, now)
+            yield from self._start_again()
+
+    def _start_again(self) -> Iterator[dict[str, Any]]:
+        """Start those roles again whose time has come."""
+        now = time.monotonic()
+        for name in [name for name, at in self._start_at.items() if at <= now]:
+            del self._start_at[name]
+            self._roles[name].join()
+            yield {"role": name, "event": "restarted", "times": self._restarts.get(name, 0)}
+            self._start(self._configs[name])
+
+    def _ended(self, role: RoleProcess) -> Iterator[dict[str, Any]]:
+        """A role has ended: one that was killed is started again, as the supervisor says."""
+        over = self._give_up is not None
+        if role.killed and not over:
+            self._restarts[role.name] = self._restarts.get(role.name, 0) + 1
+            back = self._supervisor.back(role.name, self._restarts[role.name])
+            if back is not None:
+                self._start_at[role.name] = time.monotonic() + back
+                yield from self._start_again()
+                return
+        if role.error is not None:
+            self._errors[role.name] = role.error
+        if role.name == AGGREGATOR:
+            self._start_at.clear()
+            seconds = FAREWELL_SECONDS if role.error is None else LAST_WORDS_SECONDS
+            self._give_up = time.monotonic() + seconds
+        elif role.error is not None and not over:
+            reason = "its process was killed" if role.killed else f"failed: {role.error.title}"
+            self._lost[role.name] = reason
+            self._tell_lost(role.name)
+
+    def _tell_lost(self, name: str) -> None:
+        silo, reason = self._configs[name].silo, self._lost[name]
+        self._roles[AGGREGATOR].order({"order": "lost", "silo": silo, "reason": reason})
 
     @contextmanager
     def delivered(self) -> Iterator[None]:
@@ -233,17 +352,17 @@ class _Federation:
 
     def stop(self) -> None:
         """End every process, and wait until all are gone."""
-        for role in self._roles:
+        for role in self._roles.values():
             role.terminate()
-        for role in self._roles:
+        for role in self._roles.values():
             role.join()
 
 
 def _cause(errors: dict[str, FlError]) -> FlError:
     """Of several roles' errors the one that the others follow from."""
-    own = [e for name, e in errors.items() if name != "aggregator" and e.exit_code not in (15, 16)]
-    silo = [error for name, error in errors.items() if name != "aggregator"]
-    aggregator = [error for name, error in errors.items() if name == "aggregator"]
+    own = [e for name, e in errors.items() if name != AGGREGATOR and e.exit_code not in (15, 16)]
+    silo = [error for name, error in errors.items() if name != AGGREGATOR]
+    aggregator = [error for name, error in errors.items() if name == AGGREGATOR]
     if aggregator and aggregator[0].exit_code != RoleError.exit_code:
         return aggregator[0]
     return (own or silo or aggregator)[0]

@@ -13,8 +13,14 @@ from fl_core.transport.identity import Identity
 Tell = Callable[[dict[str, Any]], None]
 """Takes one event: a JSON-able object whose ``event`` says what it is."""
 
+Order = dict[str, Any]
+"""What the process that started an aggregator tells it: ``order`` is lost, with ``silo`` and
+``reason``, when the silo's own process has ended; or readmit, with ``silo``."""
+Orders = Callable[[Callable[[Order], None]], None]
+"""Has each order given to a function, in a thread of its own, from now on."""
+
 PATIENCE_SECONDS = 60.0
-"""How long a silo may be without a stream before the run fails."""
+"""How long a silo may be without a stream before nobody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class RoleConfig:
     """For the aggregator: silos and certificates that are turned away."""
     trackers: tuple[Choice, ...] = ()
     """Where this role's part is to be shown, as this party wants it."""
+    resume: bool = False
+    """For the aggregator: go on from the checkpoint in its folder, if there is one."""
     data: str | None = None
     """A silo's own data, a folder or an s3:// prefix; None where the run file says where it is."""
 

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ from fl_core.errors import FlError, Interrupted
 from fl_core.files import storing
 from fl_core.job import Job, resolve
 from fl_core.own_data import folder_of
-from fl_core.role import RoleConfig, Tell
+from fl_core.role import Order, RoleConfig, Tell
 from fl_core.runs import sha256
 from fl_core.spec import as_json
 from fl_core.tracking.contract import Part
@@ -62,7 +63,7 @@ def main(config: RoleConfig, events: Connection) -> None:
     error: FlError | None = None
     try:
         _log_to_file(config)
-        _run(config, tell)
+        _run(config, tell, events)
     except FlError as known:
         error = known
     except KeyboardInterrupt:
@@ -82,15 +83,15 @@ def main(config: RoleConfig, events: Connection) -> None:
     raise SystemExit(error.exit_code)
 
 
-def _run(config: RoleConfig, tell: Tell) -> None:
+def _run(config: RoleConfig, tell: Tell, parent: Connection) -> None:
     with ExitStack() as stack:
         own_data = None
         if config.data is not None:
             own_data = stack.enter_context(folder_of(config.data, config.folder))
-        _run_job(config, tell, own_data)
+        _run_job(config, tell, parent, own_data)
 
 
-def _run_job(config: RoleConfig, tell: Tell, own_data: Path | None) -> None:
+def _run_job(config: RoleConfig, tell: Tell, parent: Connection, own_data: Path | None) -> None:
     plugins = plugin_loader.load()
     source = SpecSource("run file", {})
     job = resolve(config.spec, source, plugins, config.spec_folder, own_data)
@@ -102,7 +103,9 @@ def _run_job(config: RoleConfig, tell: Tell, own_data: Path | None) -> None:
             if config.silo is None:
                 from fl_core.roles import aggregator
 
-                aggregator.run(config, job, plugins, tell, record)
+                aggregator.run(
+                    config, job, plugins, tell, record, lambda obey: _follow(parent, obey)
+                )
             else:
                 from fl_core.roles import silo
 
@@ -110,6 +113,20 @@ def _run_job(config: RoleConfig, tell: Tell, own_data: Path | None) -> None:
         status = "completed"
     finally:
         plugins.call("after_run", run_id=config.run_id, status=status, **who)
+
+
+def _follow(parent: Connection, obey: Callable[[Order], None]) -> None:
+    """Have the orders obeyed that come from the process that started this one."""
+
+    def read() -> None:
+        while True:
+            try:
+                order = json.loads(parent.recv_bytes())
+            except (EOFError, OSError):  # the parent is gone, and so will this process be
+                return
+            obey(order)
+
+    threading.Thread(target=read, name="orders", daemon=True).start()
 
 
 def _record(config: RoleConfig, job: Job) -> Record:

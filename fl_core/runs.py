@@ -8,13 +8,16 @@ log, and whatever the model exports.
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import hashlib
 import json
+import os
 import platform
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -42,6 +45,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 PREPROCESSING_FILE = "preprocessing.json"
 SCORES_FILE = "scores.json"
+ROUNDS_FILE = "rounds.jsonl"
+LOCK_FILE = ".lock"
 REPORT_FILE = "report.html"
 SILOS_FOLDER = "silos"
 DEFAULT_ROOT = Path("runs")
@@ -112,6 +117,47 @@ def create(folder: Path, manifest: Mapping[str, Any]) -> None:
     except BaseException:  # a Ctrl-C as well
         shutil.rmtree(folder)
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, so that nobody else goes on with the run.
+
+    Raises RunFolderError when somebody else holds it, StorageError.
+    """
+    with storing(folder / LOCK_FILE):
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"another process works in {folder}", "wait for its end, or end it"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def taken_up(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and give the manifest of a run that goes on: ``manifest``, with what was before.
+
+    Raises RunFolderError when the run is complete, or of another spec.
+    """
+    before = open_run(folder).manifest
+    if before["status"] == COMPLETED:
+        raise RunFolderError(f"run {before['id']} is complete", "there is nothing to go on with")
+    if before["spec_sha256"] != manifest["spec_sha256"]:
+        raise RunFolderError(f"{folder} holds a run of another run file", "resume that one")
+    kept = {"started": before["started"], "rows": before["rows"]}
+    now = {
+        **manifest,
+        **kept,
+        "seconds": before.get("seconds", 0.0),
+        "resumed": [*before.get("resumed", ()), _now()],
+    }
+    write_manifest(folder, now)
+    return now
 
 
 def sha256(data: bytes | str) -> str:

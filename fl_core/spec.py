@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,6 +17,7 @@ from fl_core import yaml_file
 from fl_core.errors import SpecError
 from fl_core.fields import Strict, field_error
 from fl_core.preprocessing import SplitSpec
+from fl_core.rules import Asynchronous, EarlyStopping, LateUpdates, Personalisation, Quorum
 from fl_core.yaml_file import SpecSource
 
 SEE = "`fl spec schema` prints every field with its bounds"
@@ -72,12 +74,44 @@ class RunSpec(Strict):
     model: Choice = Field(examples=[{"name": "mlp"}])
     strategy: Choice = Field(examples=[{"name": "fedavg"}])
     rounds: int = Field(ge=1, le=100_000, description="rounds of training", examples=[20])
+    quorum: Quorum = Field(
+        default_factory=lambda: Quorum.model_validate({}),
+        description="how many silos a round needs, and how long it waits",
+        examples=[{"min_silos": 3, "deadline": "120s", "grace": "5s"}],
+    )
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="share of the silos that train in a round, drawn by the seed"
+    )
+    late_updates: LateUpdates | None = Field(
+        None,
+        description="how updates count that come after their round; dropped when left out",
+        examples=[{"exponent": 0.5, "most": 10}],
+    )
+    asynchronous: Asynchronous | None = Field(
+        None,
+        description="a new state for every so many updates, instead of rounds",
+        examples=[{"buffer": 2}],
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None,
+        description="end when validation gets no better",
+        examples=[{"metric": "auc", "patience": 5}],
+    )
+    keep_best: Literal["auc", "loss"] | None = Field(
+        None, description="the model is the state with the best such value on validation rows"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="all reproducible randomness comes from it")
     split: SplitSpec = Field(
         default_factory=lambda: SplitSpec.model_validate({}), examples=[{"test": 0.3}]
     )
     max_state_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=2**40, description="largest state or update that is taken"
+    )
+
+    personalisation: Personalisation | None = Field(
+        None,
+        description="a model of its own for each silo, beside the global one",
+        examples=[{"method": "ditto"}],
     )
 
     @field_validator("name")
@@ -95,6 +129,65 @@ class RunSpec(Strict):
         if twice:
             raise ValueError(f"silo {twice[0]!r} stands twice")
         return silos
+
+    @model_validator(mode="after")
+    def _agrees(self) -> RunSpec:
+        """Refuse fields that contradict each other, naming both."""
+        silos, wanted = len(self.silos), self.quorum.min_silos
+        if wanted is not None and wanted > silos:
+            raise ValueError(f"quorum.min_silos is {wanted}, but silos has {silos}")
+        if self.quorum.grace is not None and self.quorum.grace > self.quorum.deadline:
+            raise ValueError(
+                f"quorum.grace is {self.quorum.grace:g} s, over quorum.deadline, "
+                f"{self.quorum.deadline:g} s"
+            )
+        if self.quorum.retries is not None and self.quorum.below != "retry":
+            raise ValueError(
+                f"quorum.retries is given, but quorum.below is {self.quorum.below!r}, not 'retry'"
+            )
+        if self.drawn < (wanted or 1):
+            raise ValueError(
+                f"fraction {self.fraction:g} draws {self.drawn} of {silos} silos, but "
+                f"quorum.min_silos is {wanted}"
+            )
+        if self.asynchronous is not None:
+            if self.asynchronous.buffer > silos:
+                raise ValueError(
+                    f"asynchronous.buffer is {self.asynchronous.buffer}, but silos has {silos}"
+                )
+            for field, both in (
+                ("late_updates", self.late_updates is not None),
+                ("fraction", self.fraction != 1),
+                ("quorum.min_silos", wanted is not None),
+                ("quorum.grace", self.quorum.grace is not None),
+                ("quorum.below: retry", self.quorum.below == "retry"),
+            ):
+                if both:
+                    raise ValueError(
+                        f"asynchronous and {field} are given: an asynchronous run takes updates "
+                        "as they come"
+                    )
+        for field in ("early_stopping", "keep_best"):
+            if getattr(self, field) is not None and self.split.validation == 0:
+                raise ValueError(f"{field} needs validation rows, but split.validation is 0")
+        return self
+
+    @property
+    def staleness(self) -> LateUpdates | None:
+        """How updates count that come after their round; None: not at all."""
+        return self.asynchronous or self.late_updates
+
+    @property
+    def drawn(self) -> int:
+        """How many silos train in a round, when all are there."""
+        return math.ceil(self.fraction * len(self.silos) - 1e-9)
+
+    @property
+    def min_silos(self) -> int:
+        """How many silos must answer in a round."""
+        if self.asynchronous is not None:
+            return self.asynchronous.buffer
+        return self.drawn if self.quorum.min_silos is None else self.quorum.min_silos
 
     @property
     def silo_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from fl_core import runs
 from fl_core.cli import deliveries
 from fl_core.cli.console import console, table
 from fl_core.cli.deliveries import Deliveries, tell_undelivered
+from fl_core.local import RESTARTS
 from fl_core.runs import Run
 from fl_core.spec import RunSpec
 from fl_core.tracking import local as names
@@ -27,7 +29,10 @@ FINAL_COLUMNS = (
     (names.TEST_AUC, "test AUC"),
     (names.TEST_ACCURACY, "test accuracy"),
     (names.TEST_LOSS, "test loss"),
+    (names.PERSONAL_AUC, "personal AUC"),
 )
+NEWS = 5
+"""Lines of what happened to the run that stand below the live table."""
 DROPPED_FIRST = ("training loss", "validation AUC", "test loss", "test accuracy")
 
 
@@ -50,6 +55,29 @@ def _title(spec: RunSpec, run_id: str) -> str:
     return f"{run_id}: {spec.model.name}, {spec.strategy.name}, {silos}, {spec.rounds} rounds"
 
 
+def _happened(event: dict[str, Any]) -> str | None:
+    """What happened to a run, in a line; None for what is no news."""
+    match event:
+        case {"event": "left", "silo": silo, "reason": reason}:
+            return f"silo {silo} left: {reason}"
+        case {"event": "refused", "silo": silo, "round": round, "reason": reason}:
+            where = f", round {round}" if round else ""
+            return f"silo {silo}{where}: {reason}"
+        case {"event": "aside", "silo": silo}:
+            return f"silo {silo} is set aside: it has failed too often"
+        case {"event": "extended", "reason": reason, "anew": anew}:
+            return f"{'begins anew' if anew else 'waits'}: {reason}"
+        case {"event": "restarted", "role": role, "times": times}:
+            return f"{role} was killed, and is started again ({times} of {RESTARTS})"
+        case {"event": "resumed", "round": round}:
+            return f"goes on after round {round}"
+        case {"event": "stopped_early", "round": round}:
+            return f"stops early: round {round} is no better than those before"
+        case {"event": "best", "round": round}:
+            return f"the model is the state after round {round}, the best by validation rows"
+    return None
+
+
 class _Lines:
     """One line a round."""
 
@@ -69,11 +97,13 @@ class _Lines:
                 width = len(str(self._spec.rounds))
                 figures = "  ".join(f"{n} {_shown(v)}" for n, v in event["figures"].items())
                 click.echo(f"round {event['round']:>{width}}/{self._spec.rounds}  {figures}")
-            case "left":
-                click.echo(f"silo {event['silo']} left: {event['reason']}")
+            case "failed" if event["role"].startswith("silo "):
+                click.echo(f"{event['role']} has ended: {event['error']['message']}")
             case "tracking" if self._deliveries.changed(event):
                 for line in self._deliveries.lines():
                     click.echo(line)
+            case _ if (line := _happened(event)) is not None:
+                click.echo(line)
 
 
 class _LiveTable:
@@ -85,6 +115,7 @@ class _LiveTable:
             silo: {"state": "starting", "loss": None, "rows": None} for silo in spec.silo_names
         }
         self._figures: dict[str, float | None] = {}
+        self._news: list[str] = []
         self._deliveries = Deliveries()
         self._bar = Progress(
             TextColumn("round"),
@@ -103,6 +134,10 @@ class _LiveTable:
                 row["state"] = "ready"
             case "left":
                 row["state"] = "away"
+            case "refused":
+                row["state"] = "failed"
+            case "aside":
+                row["state"] = "aside"
             case "ended" | "failed" if event["role"].startswith("silo "):
                 silo = event["role"].removeprefix("silo ")
                 self._silos[silo]["state"] = {"ended": "done"}.get(event["event"], "failed")
@@ -118,6 +153,8 @@ class _LiveTable:
                 self._bar.update(self._task, completed=event["round"])
             case "tracking":
                 self._deliveries.changed(event)
+        if (line := _happened(event)) is not None:
+            self._news = [*self._news, line][-NEWS:]
 
     def __rich__(self) -> RenderableType:
         columns = ("silo", "state", "training rows", "training loss")
@@ -132,7 +169,7 @@ class _LiveTable:
         ]
         silos = table(columns, rows, right=2, drop=columns[:1:-1])
         figures = "   ".join(f"{name} {_shown(value)}" for name, value in self._figures.items())
-        return Group(self._title, silos, self._bar, figures, *self._deliveries.lines())
+        return Group(self._title, silos, self._bar, figures, *self._news, *self._deliveries.lines())
 
 
 def _shown(value: float | None) -> str:
@@ -155,9 +192,12 @@ def summary(run: Run, as_json: bool) -> None:
 
 
 def final_figures(run: Run) -> dict[str, dict[str, float | None]]:
-    """The last value of each figure, by silo; the pooled ones under ``pooled``."""
+    """The model's value of each figure, by silo; the pooled ones under ``pooled``."""
     figures: dict[str, dict[str, float | None]] = {}
+    until = run.manifest.get("model_round", math.inf)
     for row in run.metrics():
+        if row["round"] > until:
+            continue
         figures.setdefault(row["silo"] or "pooled", {})[row["name"]] = row["value"]
     pooled = figures.pop("pooled", {})
     return {**dict(sorted(figures.items())), "pooled": pooled}
@@ -165,9 +205,15 @@ def final_figures(run: Run) -> dict[str, dict[str, float | None]]:
 
 def print_figures(run: Run) -> None:
     """A table of the final figures: a row a silo, and the pooled ones."""
-    rows = [
-        [silo, *(_shown(figures[name]) if name in figures else "" for name, _ in FINAL_COLUMNS)]
-        for silo, figures in final_figures(run).items()
+    final = final_figures(run)
+    shown = [
+        (name, heading)
+        for name, heading in FINAL_COLUMNS
+        if name != names.PERSONAL_AUC or any(name in figures for figures in final.values())
     ]
-    columns = ("", *(heading for _, heading in FINAL_COLUMNS))
-    console().print(table(columns, rows, right=len(FINAL_COLUMNS), drop=DROPPED_FIRST))
+    rows = [
+        [silo, *(_shown(figures[name]) if name in figures else "" for name, _ in shown)]
+        for silo, figures in final.items()
+    ]
+    columns = ("", *(heading for _, heading in shown))
+    console().print(table(columns, rows, right=len(shown), drop=DROPPED_FIRST))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from fl_core import courier, local, report, runs
 from fl_core import plugins as plugin_loader
@@ -19,6 +20,7 @@ from fl_core.errors import FlError, RunFolderError, SpecError, nearest
 from fl_core.job import Job, check_initial_state, resolve
 from fl_core.plugins import Plugins, blamed
 from fl_core.spec import Choice
+from fl_core.tracking.part import TRACKING_FILE, Recorded
 from fl_core.yaml_file import SpecSource
 
 
@@ -53,9 +55,13 @@ def _only(spec: run_spec.RunSpec, names: list[str]) -> run_spec.RunSpec:
     for name in names:
         if name not in known:
             raise SpecError(f"--silos: the run file has no silo {name!r}", nearest(name, known))
-    return spec.model_copy(
-        update={"silos": tuple(silo for silo in spec.silos if silo.name in names)}
-    )
+    kept = tuple(silo for silo in spec.silos if silo.name in names)
+    content = spec.model_copy(update={"silos": kept}).model_dump()
+    try:
+        return run_spec.RunSpec.model_validate(content)
+    except ValidationError as error:  # e.g. a quorum of more silos
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SpecError(f"--silos: {problem}", "name more silos, or --set the other") from error
 
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -72,10 +78,15 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="For programs: a JS
 
 
 @click.command()
-@_FILE
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @_SET
 @_SILOS
 @_SEED
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on with a run that was cut off, by id or folder, after its last whole round.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The run's folder; runs/ID when left out."
 )
@@ -83,28 +94,49 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="For programs: a JS
 @TRACK
 @_JSON
 def run(
-    file: Path,
+    file: Path | None,
     settings: tuple[str, ...],
     silos: str | None,
     seed: int | None,
+    resume: str | None,
     out: Path | None,
     port: int,
     trackers: tuple[Choice, ...],
     as_json: bool,
 ) -> None:
-    """Run the federated training that FILE describes, all of it on this machine."""
-    prepared = _prepare(file, settings, silos, seed)
+    """Run the federated training that FILE describes, all of it on this machine.
+
+    One that was cut off, by Ctrl-C or a lost machine, goes on with --resume RUN.
+    """
+    if resume is not None:
+        if file is not None or settings or silos or seed is not None or out is not None:
+            raise click.UsageError("--resume takes up a run as it is: leave out FILE and the rest")
+        prepared, place = _taken_up(resume)
+        trackers = trackers or place.trackers
+    elif file is not None:
+        prepared = _prepare(file, settings, silos, seed)
+        run_id = runs.new_id(prepared.job.spec.name)
+        place = _Place(run_id, out or runs.DEFAULT_ROOT / run_id, file.parent)
+    else:
+        raise click.UsageError("give a run FILE, or --resume RUN")
     job = prepared.job
     courier.trackers(trackers, prepared.plugins)
     local.warm_up(job.model.preload)
     prepared.check()  # before a folder or a role is made
     report.prepare()  # while the roles' imports take their seconds
-    run_id = runs.new_id(job.spec.name)
-    folder = out or runs.DEFAULT_ROOT / run_id
+    run_id, folder = place.run_id, place.folder
     try:
         with progress(job.spec, run_id, as_json) as on_event:
             finished = local.run(
-                job, prepared.plugins, run_id, folder, file.parent, port, on_event, trackers
+                job,
+                prepared.plugins,
+                run_id,
+                folder,
+                place.spec_folder,
+                port,
+                on_event,
+                trackers,
+                resume=resume is not None,
             )
     except FlError as error:
         if not _is_of(folder, run_id):
@@ -116,6 +148,34 @@ def run(
         tell(error, as_json, run=run_id, folder=str(folder))
         raise click.exceptions.Exit(error.exit_code) from error
     summary(finished, as_json)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is, and what is known of it."""
+
+    run_id: str
+    folder: Path
+    spec_folder: Path
+    trackers: tuple[Choice, ...] = ()
+
+
+def _taken_up(name: str) -> tuple[_Prepared, _Place]:
+    """The job of a run that was cut off, and its place. Raises FlError."""
+    found = runs.find(name)
+    folder = found.manifest.get("spec_folder")
+    if folder is None:
+        raise RunFolderError(
+            f"run {found.manifest['id']} is not one of `fl run`",
+            "its coordinator goes on with it when that is started again",
+        )
+    plugins, source = plugin_loader.load(), SpecSource("manifest.json", {})
+    job = resolve(found.spec, source, plugins, Path(folder))
+    trackers = ()
+    if (found.folder / TRACKING_FILE).exists():
+        trackers = Recorded(found.folder).trackers
+    place = _Place(found.manifest["id"], found.folder, Path(folder), trackers)
+    return _Prepared(job, plugins, source), place
 
 
 def _is_of(folder: Path, run_id: str) -> bool:

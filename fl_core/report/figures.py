@@ -44,6 +44,8 @@ class Figures:
     """All metrics of a run."""
 
     silos: tuple[str, ...]
+    model_round: int | None
+    """The round whose state is the model, where that is not the last one."""
     _series: Mapping[tuple[str, str | None], Series]
 
     @classmethod
@@ -55,7 +57,7 @@ class Figures:
         silos = dict.fromkeys(silo_names(run.manifest))
         silos |= dict.fromkeys(sorted({silo for _, silo in series if silo is not None}))
         ordered = {key: dict(sorted(values.items())) for key, values in series.items()}
-        return cls(tuple(silos), ordered)
+        return cls(tuple(silos), run.manifest.get("model_round"), ordered)
 
     def series(self, name: str, silo: str | None = None) -> Series:
         """A metric by round: a silo's, or without one the pooled one."""
@@ -64,6 +66,12 @@ class Figures:
     def last(self, name: str, silo: str | None = None) -> tuple[int, Value] | None:
         """A metric's last round and value; None when it was never logged."""
         series = self.series(name, silo)
+        return list(series.items())[-1] if series else None
+
+    def of_model(self, name: str, silo: str | None = None) -> tuple[int, Value] | None:
+        """A metric's round and value for the state that is the model: the last one by default."""
+        until = math.inf if self.model_round is None else self.model_round
+        series = {round: v for round, v in self.series(name, silo).items() if round <= until}
         return list(series.items())[-1] if series else None
 
     def total(self, name: str, silo: str) -> float | None:

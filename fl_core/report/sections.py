@@ -20,6 +20,8 @@ from fl_core.tracking.local import (
     BYTES_DOWN,
     BYTES_UP,
     FIT_SECONDS,
+    PERSONAL_AUC,
+    PERSONAL_LOSS,
     ROUND_SECONDS,
     TEST_ACCURACY,
     TEST_AUC,
@@ -121,6 +123,8 @@ def curves(figures: Figures) -> dict[str, Any]:
 def silo_table(run: Run, figures: Figures) -> dict[str, Any]:
     """A row a silo, and the pooled row."""
     known = run.manifest.get("rows", {})
+    personal = bool(figures.series(PERSONAL_AUC))
+    names = (*SCORES, PERSONAL_AUC, PERSONAL_LOSS) if personal else SCORES
     rows = []
     for silo in figures.silos:
         parts = [_count(known.get(silo, {}).get(part), part, silo) for part in PARTS]
@@ -129,9 +133,9 @@ def silo_table(run: Run, figures: Figures) -> dict[str, Any]:
             _total(figures.total(BYTES_UP, silo), text.size, BYTES_UP, silo),
             _total(figures.total(BYTES_DOWN, silo), text.size, BYTES_DOWN, silo),
         ]
-        rows.append((silo, [*parts, *(_metric(figures, name, silo) for name in SCORES), *work]))
+        rows.append((silo, [*parts, *(_metric(figures, name, silo) for name in names), *work]))
     totals = [_count(_rows(known, part), part, None) for part in PARTS]
-    pooled = [*totals, *(_metric(figures, name) for name in SCORES)]
+    pooled = [*totals, *(_metric(figures, name) for name in names)]
     for name, shown in (
         (FIT_SECONDS, text.seconds),
         (BYTES_UP, text.size),
@@ -140,7 +144,7 @@ def silo_table(run: Run, figures: Figures) -> dict[str, Any]:
         sums = [s for silo in figures.silos if (s := figures.total(name, silo)) is not None]
         pooled.append(_total(math.fsum(sums) if sums else None, shown, name, None))
     found = any(cell.text != text.ABSENT for _, cells in rows for cell in cells)
-    return {"rows": rows if found else [], "pooled": pooled}
+    return {"rows": rows if found else [], "pooled": pooled, "names": names}
 
 
 def tracking(run: Run) -> dict[str, Any]:
@@ -263,7 +267,7 @@ def _chosen(spec: Mapping[str, Any], kind: str) -> str:
 
 
 def _metric(figures: Figures, name: str, silo: str | None = None) -> Cell:
-    last = figures.last(name, silo)
+    last = figures.of_model(name, silo)
     if last is None:
         return Cell(text.ABSENT, name=name, silo=silo)
     return _cell(last[1], text.number, name, silo, last[0])

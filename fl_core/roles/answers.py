@@ -6,7 +6,7 @@ Every function raises UpdateError for anything else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fl_core import state as states
@@ -16,6 +16,8 @@ from fl_core.metrics import Scores
 from fl_core.model import Update
 from fl_core.preprocessing import Moments
 
+MODEL, STRATEGY = "model/", "strategy/"
+"""What the names of an update's arrays start with: the model's, and those for the strategy."""
 PARTS = ("train", "validation", "test")
 _SEE_LOG = "see the silo's log"
 _LARGEST_FIGURE = 1e30
@@ -55,6 +57,8 @@ class Scored:
     validation: Scores
     test: Scores
     seconds: float
+    personal: Scores | None = None
+    """Of the silo's own model, of its test rows."""
 
 
 def sums(params: Params, arrays: states.State, schema: Schema) -> Sums:
@@ -78,17 +82,46 @@ def trained(params: Params, arrays: states.State, rows: Rows) -> Trained:
             "the weight of an update is the number of rows that it was trained on",
         )
     states.check_finite(arrays, "update")
-    update = Update(arrays, weight, {"loss": _figure(params, "loss")})
+    update = Update(
+        states.under(arrays, MODEL),
+        weight,
+        {"loss": _figure(params, "loss")},
+        extra=states.under(arrays, STRATEGY),
+    )
+    if len(update.state) + len(update.extra) != len(arrays):
+        raise UpdateError("sent arrays that are neither the model's nor the strategy's", _SEE_LOG)
     return Trained(update, _figure(params, "seconds"))
 
 
-def scored(params: Params, arrays: states.State, rows: Rows) -> Scored:
-    """Scores; ``rows`` are the silo's own."""
-    parts = {part: Scores.from_state(arrays, part) for part in PARTS[1:]}
-    for part, scores in parts.items():
-        if scores.count != rows[part]:
-            raise UpdateError(f"scores of {scores.count} {part} rows, not {rows[part]}", _SEE_LOG)
-    return Scored(parts["validation"], parts["test"], _figure(params, "seconds"))
+def rebased(answer: Trained, state: states.State, discount: float) -> Trained:
+    """The update whose arrays are the change from the state that it was trained on.
+
+    Gives ``state`` plus ``discount`` times that change.
+    """
+    changes = answer.update.state
+    states.check_same_form(changes, state, "update")
+    arrays = {
+        name: (array + discount * changes[name]).astype(array.dtype, copy=False)
+        for name, array in state.items()
+    }
+    states.check_finite(arrays, "update")
+    return replace(answer, update=replace(answer.update, state=arrays))
+
+
+def scored(params: Params, arrays: states.State, rows: Rows, personal: bool) -> Scored:
+    """Scores; ``rows`` are the silo's own. ``personal``: of its own model as well."""
+    counted = {"validation": "validation", "test": "test"}
+    if personal:
+        counted["personal"] = "test"
+    found = {part: Scores.from_state(arrays, part) for part in counted}
+    for part, scores in found.items():
+        if scores.count != rows[counted[part]]:
+            raise UpdateError(
+                f"{part} scores of {scores.count} rows, not {rows[counted[part]]}", _SEE_LOG
+            )
+    return Scored(
+        found["validation"], found["test"], _figure(params, "seconds"), found.get("personal")
+    )
 
 
 def _figure(params: Params, name: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fl_core import state as states
 from fl_core.roles.fedml import BaseCommunicationManager, Message, MyMessage
 from fl_core.transport import channel
-from fl_core.transport.frames import Frame
+from fl_core.transport.frames import SMALL_BYTES, Frame, word_sum
 
 READY = MyMessage.MSG_TYPE_CONNECTION_IS_READY
 ASK_SUMS = MyMessage.MSG_TYPE_S2C_INIT_CONFIG
@@ -24,9 +24,10 @@ SCORES = 101
 """A silo's scores of a state. Not a FedML type."""
 LEFT = 201
 TICK = 202
+ORDER = 203
+UNKNOWN = 204
 """Told by the manager to its own role; never taken from a stream."""
 
-SMALL_BYTES = 64 * 1024
 MAX_SMALL_WAITING = 1024
 MAX_LARGE_WAITING = 4
 """Whole messages, by size, that wait to be handled: memory is bounded whatever peers send."""
@@ -34,8 +35,7 @@ MAX_LARGE_WAITING = 4
 ARRAYS = MyMessage.MSG_ARG_KEY_MODEL_PARAMS
 ROUND = "round"
 SCALING = "scaling/"
-MODEL = "model/"
-"""What the names of a state message's arrays start with."""
+"""What the names of the scaling's arrays start with, in a state message."""
 FAILED = "FAILED"
 """The status of a silo that cannot go on, beside FedML's own."""
 BYTES = "bytes"
@@ -77,8 +77,8 @@ class Observer(Protocol):
 class Communication(BaseCommunicationManager):
     """Delivers frames as FedML messages, one at a time, in the thread that calls the loop.
 
-    The sender of a message is the rank that belongs to the stream's certificate. Message kinds
-    that are not in ``accepts`` end the stream's part in the run: they come as LEFT, refused.
+    The sender of a message is the rank that belongs to the stream's certificate. Messages of
+    kinds that are not in ``accepts`` come as UNKNOWN, with their kind alone.
     """
 
     def __init__(
@@ -89,11 +89,13 @@ class Communication(BaseCommunicationManager):
         wait: Callable[[], float | None],
     ) -> None:
         """``wait``: seconds until a TICK is wanted, or None."""
-        self._inbox: queue.SimpleQueue[tuple[channel.Event, threading.Semaphore]]
+        self._inbox: queue.SimpleQueue[tuple[channel.Event | Message, threading.Semaphore]]
         self._inbox = queue.SimpleQueue()
         self._small = threading.Semaphore(MAX_SMALL_WAITING)
         self._large = threading.Semaphore(MAX_LARGE_WAITING)
         self._streams: dict[str, int] = {}
+        self._sent: tuple[bytes, int] = (b"", 0)
+        """The last large state that was sent, and its sum."""
         self.endpoint: Endpoint | None = None
         self._ranks = ranks
         self._names = {rank: name for name, rank in ranks.items()}
@@ -112,8 +114,15 @@ class Communication(BaseCommunicationManager):
         places = self._large if large else self._small
         while self._running:
             if places.acquire(timeout=1.0):
+                if isinstance(event, channel.Received) and event.place is not None:
+                    event.place.keep()
                 self._inbox.put((event, places))
                 return
+
+    def order(self, params: Mapping[str, Any]) -> None:
+        """Have ``params`` delivered as an ORDER of this role's own process, from any thread."""
+        self._small.acquire()
+        self._inbox.put((message(ORDER, 0, 0, params), self._small))
 
     def add_observer(self, observer: Observer) -> None:
         """Deliver messages to ``observer`` as well."""
@@ -127,11 +136,18 @@ class Communication(BaseCommunicationManager):
         """Send a message whose arrays are a state, or a state that is encoded already."""
         params = msg.get_params()
         arrays = params.get(ARRAYS, b"")
-        encoded = arrays if isinstance(arrays, bytes) else states.encode(arrays)
+        encoded = states.encode(arrays) if isinstance(arrays, Mapping) else arrays
         meta = {key: value for key, value in params.items() if key not in _NOT_META}
-        frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded)
+        known = self._sum(encoded) if len(encoded) > SMALL_BYTES else None
+        frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded, known)
         assert self.endpoint is not None
         self.endpoint.send(self._names[int(msg.get_receiver_id())], frame)
+
+    def _sum(self, encoded: bytes) -> int:
+        """The state's sum, computed once for all silos."""
+        if self._sent[0] is not encoded:
+            self._sent = (encoded, word_sum(encoded))
+        return self._sent[1]
 
     def handle_receive_message(self) -> None:
         """Deliver messages until :meth:`stop_receive_message`."""
@@ -144,7 +160,13 @@ class Communication(BaseCommunicationManager):
                 self._deliver(TICK, 0, {})
                 continue
             place.release()
-            self._dispatch(event)
+            if isinstance(event, Message):
+                self._deliver(ORDER, 0, event.get_params())
+            else:
+                self._dispatch(event)
+                if isinstance(event, channel.Received) and event.place is not None:
+                    event.place.free()
+            del event  # its state is not to wait for the next one's
 
     def stop_receive_message(self) -> None:
         """End the loop once the message in hand is handled, and the streams."""
@@ -162,8 +184,7 @@ class Communication(BaseCommunicationManager):
                 params = {"reason": event.reason, "refused": event.refused}
                 self._deliver(LEFT, rank, params)
         elif event.frame.kind not in self._accepts:
-            reason = f"message of unknown kind {event.frame.kind}"
-            self._deliver(LEFT, rank, {"reason": reason, "refused": True})
+            self._deliver(UNKNOWN, rank, {"kind": event.frame.kind})
         else:
             frame = event.frame
             params = {key: v for key, v in frame.meta.items() if key not in _ENVELOPE}

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from fl_core.metrics import Scores, Value
 from fl_core.roles.answers import Scored, Trained
 from fl_core.tracking import local as names
-from fl_core.tracking.local import quality
+from fl_core.tracking.local import personal_quality, quality
 from fl_core.tracking.part import Record
 
 
 class Scoreboard:
     """Takes in what silos report; silos are combined by name, not by order of arrival."""
 
-    def __init__(self, record: Record, silos: Sequence[str]) -> None:
+    def __init__(self, record: Record) -> None:
         self._record = record
-        self._silos = silos
         self._scored: dict[str, Scored] = {}
         self._trained: dict[str, tuple[float, int]] = {}
         self._start = 0.0
         self._aggregating = 0.0
-        self.final_tests: dict[str, Scores] = {}
-        """Test scores of the last state that all silos have scored."""
+        self.tests: dict[str, Scores] = {}
+        """Test scores of the last state that was reported, by silo."""
+        self.validation = Scores.pooled([])
+        """Of that state: all silos' scores of validation rows together."""
 
     def begin(self) -> None:
         """A round begins."""
         self._trained = {}
+        self._scored = {}
         self._aggregating = 0.0
         self._start = time.perf_counter()
 
@@ -38,7 +39,7 @@ class Scoreboard:
     def trained(self, silo: str, round: int, answer: Trained, size: int, seconds: float) -> None:
         """An update of ``size`` bytes has been combined, which took ``seconds``."""
         self._aggregating += seconds
-        self._trained[silo] = (answer.loss, answer.update.weight)
+        self._trained[f"{silo}@{round}"] = (answer.loss, answer.update.weight)
         self._log(silo, round, names.TRAINING_LOSS, Value(answer.loss))
         self._log(silo, round, names.FIT_SECONDS, Value(answer.seconds))
         self._log(silo, round, names.BYTES_UP, Value(float(size)))
@@ -57,18 +58,20 @@ class Scoreboard:
         self._log(silo, round, names.SCORE_SECONDS, Value(answer.seconds))
 
     def report(self, round: int) -> dict[str, float | None]:
-        """All silos have scored the state of ``round``: log their figures, give the pooled ones."""
-        for silo in self._silos:
-            self._figures(silo, round, self._scored[silo].validation, self._scored[silo].test)
-        pooled = self._figures(
-            None,
-            round,
-            Scores.pooled(self._scored[silo].validation for silo in self._silos),
-            Scores.pooled(self._scored[silo].test for silo in self._silos),
-        )
-        self.final_tests = {silo: self._scored[silo].test for silo in self._silos}
+        """Log the figures of the silos that have scored ``round``; give those of all together."""
+        scored = {silo: self._scored[silo] for silo in sorted(self._scored)}
+        for silo, one in scored.items():
+            self._figures(silo, round, one.validation, one.test)
+        own = {silo: one.personal for silo, one in scored.items() if one.personal is not None}
+        if own:
+            for silo, scores in [*own.items(), (None, Scores.pooled(own.values()))]:
+                for name, value in personal_quality(scores).items():
+                    self._log(silo, round, name, value)
+        self.tests = {silo: one.test for silo, one in scored.items()}
+        self.validation = Scores.pooled(one.validation for one in scored.values())
         self._scored = {}
-        return pooled
+        pooled = Scores.pooled(self.tests.values())
+        return self._figures(None, round, self.validation, pooled)
 
     def _figures(
         self, silo: str | None, round: int, validation: Scores, test: Scores

@@ -8,25 +8,38 @@ from typing import Any
 
 import numpy as np
 
+from fl_core import checkpoint
 from fl_core import state as states
-from fl_core.errors import FlError, TransportError, UpdateError
+from fl_core.checkpoint import Checkpoint
+from fl_core.dataset import Table
+from fl_core.errors import FlError, PluginError, RoleError, TransportError, UpdateError
 from fl_core.job import Job, predicted
 from fl_core.metrics import Scores, Value
 from fl_core.model import FitContext, Update
 from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Moments, Parts, Scaling
 from fl_core.role import PATIENCE_SECONDS, RoleConfig
+from fl_core.roles import answers
 from fl_core.roles import communication as wire
 from fl_core.roles.communication import Communication
 from fl_core.roles.fedml import ClientMasterManager, Message, arguments
+from fl_core.roles.personal import Personal
 from fl_core.seeding import derive
-from fl_core.tracking.local import FIT_SECONDS, SCORE_SECONDS, TRAINING_LOSS, quality
+from fl_core.tracking.local import (
+    FIT_SECONDS,
+    SCORE_SECONDS,
+    TRAINING_LOSS,
+    personal_quality,
+    quality,
+)
 from fl_core.tracking.parameters import sizes
 from fl_core.tracking.part import Record
 from fl_core.transport.client import AGGREGATOR, Client
 from fl_core.transport.frames import Frame
 
 _log = logging.getLogger(__name__)
+MEMORY_FOLDER = "memory"
+"""What a model keeps for its next fit in this silo, by round."""
 
 
 class _Dialled:
@@ -61,6 +74,10 @@ class Silo(ClientMasterManager):
         self._answered: tuple[int, bytes] = (0, b"")
         """The last round that was answered, and its state's fingerprint."""
         self._last_update: tuple[int, dict[str, Any]] | None = None
+        rule = config.spec.personalisation
+        self._personal = None if rule is None else Personal(job, rule, config.silo, config.folder)
+        self.fault: FlError | None = None
+        """Why this silo could not do what it was last asked for."""
         self.finished = False
         names = config.spec.silo_names
         rank = names.index(config.silo) + 1
@@ -91,6 +108,7 @@ class Silo(ClientMasterManager):
         """FedML's own messages, and that the stream has ended."""
         super().register_message_receive_handlers()
         self.register_message_receive_handler(wire.LEFT, self._left)
+        self.register_message_receive_handler(wire.UNKNOWN, self._unknown)
 
     def handle_message_connection_ready(self, msg_params: Message) -> None:
         """Say that the silo is there, also after a lost stream."""
@@ -103,6 +121,13 @@ class Silo(ClientMasterManager):
                 "check the address, that the aggregator runs, and the silo's certificate",
             )
 
+    def _unknown(self, message: Message) -> None:
+        raise TransportError(
+            f"silo {self._silo!r}: the aggregator sent a message of unknown kind "
+            f"{message.get('kind')}",
+            "both ends must run the same version of fl-core",
+        )
+
     def handle_message_init(self, msg_params: Message) -> None:
         """Answer with the sums of the training rows' features, and the numbers of rows."""
         sums = Moments.of(self._parts.train).as_state()
@@ -113,18 +138,25 @@ class Silo(ClientMasterManager):
         params = msg_params.get_params()
         round, fit = params[wire.ROUND], params.get("fit") is True
         arrays = self.com_manager.arrays(msg_params)
-        scaling, state = states.under(arrays, wire.SCALING), states.under(arrays, wire.MODEL)
+        scaling, state = states.under(arrays, wire.SCALING), states.under(arrays, answers.MODEL)
         if scaling:
             self._scale(Scaling.from_state(scaling, len(self._job.schema.features)))
         if self._scaled is None:
             raise TransportError("the aggregator sent a state before the scaling", "see its log")
         self._admit(round, fit, states.fingerprint(state))
         size = params[wire.BYTES]
-        if round > 1:
-            self._score(state, round - 1, self._scaled)
-            _log.info("round %d: state of %d bytes scored", round - 1, size)
-        if fit:
-            self._train(state, round, self._scaled)
+        try:
+            if round > 1:
+                self._score(state, round - 1, self._scaled)
+                _log.info("round %d: state of %d bytes scored", round - 1, size)
+            if fit:
+                shared = states.under(arrays, answers.STRATEGY)
+                self._train(state, shared, round, self._scaled)
+            self.fault = None
+        except (RoleError, UpdateError, PluginError) as error:  # the next round may go better
+            _log.error("round %d: %s", round, error.message, exc_info=error)
+            self.fault = error
+            self.tell_failure(error, round)
 
     def _admit(self, round: int, fit: bool, fingerprint: bytes) -> None:
         """Refuse what would have this silo answer more than a run needs.
@@ -163,32 +195,50 @@ class Silo(ClientMasterManager):
     def _score(self, state: states.State, round: int, parts: Parts) -> None:
         start = time.perf_counter()
         what = f"{self._model} in predict, round {round}"
-        scored = [
-            Scores.of(predicted(self._job.model, state, table, what), table.labels)
-            for table in (parts.validation, parts.test)
-        ]
+        validation = self._scores(state, parts.validation, what)
+        test = self._scores(state, parts.test, what)
+        figures = quality(validation, test)
+        arrays = validation.as_state("validation") | test.as_state("test")
+        if self._personal is not None:
+            own = self._personal.trained(state, round, parts.train)
+            scores = self._scores(own, parts.test, what)
+            figures |= personal_quality(scores)
+            arrays |= scores.as_state("personal")
         seconds = time.perf_counter() - start
-        for name, value in quality(*scored).items():
+        for name, value in figures.items():
             self._log(round, name, value)
         self._log(round, SCORE_SECONDS, Value(seconds))
-        arrays = scored[0].as_state("validation") | scored[1].as_state("test")
         self._answer(wire.SCORES, **{wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds})
 
-    def _train(self, state: states.State, round: int, parts: Parts) -> None:
+    def _scores(self, state: states.State, table: Table, what: str) -> Scores:
+        return Scores.of(predicted(self._job.model, state, table, what), table.labels)
+
+    def _train(self, state: states.State, shared: states.State, round: int, parts: Parts) -> None:
         if self._last_update is None or self._last_update[0] != round:
-            self._last_update = (round, self._fit(state, round, parts))
+            self._last_update = (round, self._fit(state, shared, round, parts))
         self._answer(wire.UPDATE, **self._last_update[1])
 
-    def _fit(self, state: states.State, round: int, parts: Parts) -> dict[str, Any]:
-        seed = derive(self._config.spec.seed, "fit", self._silo, round)
-        context = FitContext(round, self._silo, seed, self._job.strategy.fit_options())
+    def _fit(
+        self, state: states.State, shared: states.State, round: int, parts: Parts
+    ) -> dict[str, Any]:
+        context = FitContext(
+            round,
+            self._silo,
+            derive(self._config.spec.seed, "fit", self._silo, round),
+            self._job.strategy.fit_options(),
+            shared=shared,
+            memory=self._memory(round),
+        )
         run_id = self._config.run_id
         self._plugins.call("before_fit", run_id=run_id, context=context, rows=len(parts.train))
         start = time.perf_counter()
         with blamed(f"{self._model} in fit, round {round},"):
             update = self._job.model.fit(state, parts.train, context)
         seconds = time.perf_counter() - start
-        encoded = self._checked(update, round)
+        encoded = self._checked(update, state, round)
+        if update.memory:
+            blobs = {MEMORY_FOLDER: states.encode(update.memory)}
+            checkpoint.save(self._config.folder / MEMORY_FOLDER, Checkpoint(round, {}, blobs))
         self._log(round, TRAINING_LOSS, Value(float(update.metrics["loss"])))
         self._log(round, FIT_SECONDS, Value(seconds))
         _log.info("round %d: update of %d bytes after %.3f s", round, len(encoded), seconds)
@@ -201,7 +251,15 @@ class Silo(ClientMasterManager):
             "seconds": seconds,
         }
 
-    def _checked(self, update: Update, round: int) -> bytes:
+    def _memory(self, round: int) -> states.State:
+        """What the last fit before ``round`` left here, also when it was another process's."""
+        saved = checkpoint.latest(self._config.folder / MEMORY_FOLDER, before=round)
+        if saved is None:
+            return {}
+        blob = saved.blobs[MEMORY_FOLDER]
+        return states.decode(blob, len(blob))
+
+    def _checked(self, update: Update, state: states.State, round: int) -> bytes:
         """The update's arrays, encoded, if it may be sent. Raises UpdateError."""
         what = f"{self._model}, round {round}"
         states.check_finite(update.state, what)
@@ -212,7 +270,13 @@ class Silo(ClientMasterManager):
             )
         if not (isinstance(update.weight, int) and update.weight >= 1):
             raise UpdateError(f"{what}: weight is {update.weight!r}", "give the number of rows")
-        encoded = states.encode(update.state)
+        arrays = update.state
+        if self._config.spec.staleness is not None:  # it may be combined with a later state
+            states.check_same_form(arrays, state, what)
+            arrays = {name: array - state[name] for name, array in arrays.items()}
+        named = {answers.MODEL + name: array for name, array in arrays.items()}
+        named |= {answers.STRATEGY + name: array for name, array in update.extra.items()}
+        encoded = states.encode(named)
         limit = self._config.spec.max_state_bytes
         if len(encoded) > limit:
             raise UpdateError(
@@ -224,12 +288,13 @@ class Silo(ClientMasterManager):
     def _log(self, round: int, name: str, value: Value) -> None:
         self._record.log(self._silo, round, name, value)
 
-    def tell_failure(self, error: FlError) -> None:
-        """Tell the aggregator that this silo cannot go on.
+    def tell_failure(self, error: FlError, round: int = 0) -> None:
+        """Tell the aggregator that this silo cannot do what it was asked for.
 
         Only the kind of error leaves the silo: its text may hold values of rows.
         """
-        self._answer(wire.STATUS, client_status=wire.FAILED, code=error.exit_code)
+        status = {wire.ROUND: round, "client_status": wire.FAILED, "code": error.exit_code}
+        self._answer(wire.STATUS, **status)
 
     def _answer(self, kind: int, **params: Any) -> None:
         self.send_message(wire.message(kind, self.rank, 0, params))
@@ -260,6 +325,8 @@ def run(config: RoleConfig, job: Job, plugins: Plugins, record: Record) -> None:
     finally:
         if not silo.finished:
             silo.com_manager.stop_receive_message()
+    if silo.fault is not None:
+        raise silo.fault
     if silo.last_round <= config.spec.rounds:  # it scores the last state in one more
         when = f"in round {silo.last_round}" if silo.last_round else "before the first round"
         record.stopped(f"the aggregator ended the run {when}")

@@ -14,9 +14,9 @@ import numpy as np
 _HIGH = 2.0**10
 _LOW = 2.0**60
 LARGEST = 2.0**39
-"""Terms of this size or more are refused by an :class:`ExactSum`."""
+"""Terms of this size or more do not fit into an :class:`ExactSum`."""
 MOST_TERMS = 2**12
-_FINE = 2.0**-26
+_FINE = 2.0**-23
 """The grid of a :class:`GridSum`, in units of its scale."""
 _MOST_STEPS = 2.0**51
 """Terms of fewer grid steps are integers that a sum with ``_SHIFT`` has exactly."""
@@ -32,21 +32,21 @@ class _Sum(ABC):
     array is that array.
     """
 
-    largest: float
-    """Terms, weight included, of this size or more are refused."""
-
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
         self._size = int(np.prod(shape))
-        self._terms = 0
+        self._terms = self._weight = 0
         self._sum = np.zeros(0, np.int64)
         self._first = np.zeros(0)
-        """Of the only term, the values, in the memory of ``_sum``; and its weight."""
-        self._first_weight = 0
+        """The values of the only term, in the memory of ``_sum``."""
+
+    @abstractmethod
+    def limit(self, weight: int) -> float:
+        """The least absolute value that does not fit at this weight."""
 
     def fits(self, array: np.ndarray, weight: int) -> bool:
-        """Whether every ``|value| * weight`` is below :attr:`largest`; NaN is not."""
-        limit = self.largest / weight
+        """Whether every value is below the limit; NaN is not."""
+        limit = self.limit(weight)
         flat = array.reshape(-1)
         # float: the limit does not fit into a float16, as which numpy would compare.
         return all(
@@ -55,41 +55,41 @@ class _Sum(ABC):
         )
 
     def add(self, array: np.ndarray, weight: int) -> None:
-        """Add ``array * weight``. Raises OverflowError for a term that does not fit."""
+        """Add ``array * weight``, which must fit. Raises OverflowError for too many terms."""
         if self._terms == MOST_TERMS:
             raise OverflowError(f"more than {MOST_TERMS} terms")
-        if not self.fits(array, weight):
-            raise OverflowError(f"values of {self.largest / weight:g} or more at weight {weight}")
         flat = array.reshape(-1)
         if self._terms == 0:
             self._sum = np.empty(self._size, np.int64)
             self._first = self._sum.view(array.dtype)[: self._size]
             self._first[...] = flat
-            self._first_weight = weight
         else:
             if self._terms == 1:
                 self._spread()
             for part in _blocks(self._size):
                 self._sum[part] += self._steps(part, flat[part], weight)
         self._terms += 1
+        self._weight += weight
 
     def divided(self, divisor: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
         """The sum divided by ``divisor``, in ``dtype``."""
-        result = np.zeros(self.shape, dtype)
+        if self._terms == 0:
+            return np.zeros(self.shape, dtype)
+        result = np.empty(self.shape, dtype)
         flat = result.reshape(-1)
-        for part in _blocks(self._size if self._terms else 0):
+        for part in _blocks(self._size):
             if self._terms > 1:
-                flat[part] = self._values(part) / divisor
-            elif self._first_weight == divisor:
+                flat[part] = self._quotients(part, divisor)
+            elif self._weight == divisor:
                 flat[part] = self._first[part]
             else:
-                flat[part] = self._first[part].astype(np.float64) * self._first_weight / divisor
+                flat[part] = self._first[part].astype(np.float64) * self._weight / divisor
         return result
 
     def _spread(self) -> None:
         """Make a sum of the first term, from the end: integers take more room than it did."""
         for part in reversed(_blocks(self._size)):
-            self._sum[part] = self._steps(part, self._first[part], self._first_weight)
+            self._sum[part] = self._steps(part, self._first[part], self._weight)
         self._first = np.zeros(0)
 
     @abstractmethod
@@ -97,18 +97,20 @@ class _Sum(ABC):
         """The block's terms, as integers."""
 
     @abstractmethod
-    def _values(self, part: slice) -> np.ndarray:
-        """The block's sum: float64."""
+    def _quotients(self, part: slice, divisor: int) -> np.ndarray:
+        """The block's sum, divided: float64."""
 
 
 class ExactSum(_Sum):
     """A sum in two integers a value: 16 bytes. The rounding error of a term is at most 2**-60."""
 
-    largest = LARGEST
-
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
         self._low = np.zeros(self._size, np.int64)
+
+    def limit(self, weight: int) -> float:
+        """Of the value: with its weight it is below :data:`LARGEST`."""
+        return LARGEST / weight
 
     def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
         term = values.astype(np.float64) * weight
@@ -116,40 +118,53 @@ class ExactSum(_Sum):
         self._low[part] += np.rint((term - high / _HIGH) * _LOW).astype(np.int64)
         return high.astype(np.int64)
 
-    def _values(self, part: slice) -> np.ndarray:
-        return self._sum[part] / _HIGH + self._low[part] / _LOW
+    def _quotients(self, part: slice, divisor: int) -> np.ndarray:
+        return (self._sum[part] / _HIGH + self._low[part] / _LOW) / divisor
 
 
 class GridSum(_Sum):
     """A sum in one integer a value: 8 bytes, for arrays of at most float32's precision.
 
-    The grid depends on ``like`` alone, as the scale does: its largest absolute value, or 1 if that
-    is more, rounded up to a power of two. The rounding error of a term is at most scale * 2**-27,
-    which is that of float32 at a fourth of the scale, before it is divided by the sum of weights.
-    Terms, weight included, reach up to scale * 2**25: values of 2**12 times the scale for 8192
-    rows.
+    What is summed are the changes from ``like``, the global state's array, so that where nothing
+    changes the mean is ``like``. The grid depends on ``like`` alone, by its scale: its largest
+    absolute value, or 1 if that is more, rounded up to a power of two. The rounding error of a term
+    is at most scale * 2**-24, half of float32's spacing at the scale; that of a mean is this times
+    the number of terms, divided by the sum of their weights. A value and the scale together, times
+    the weight, stay below scale * 2**28: values reach 2**12 times the scale at the weight 2**15,
+    the scale itself at 2**27.
     """
 
     def __init__(self, like: np.ndarray) -> None:
         super().__init__(like.shape)
+        self._like = like.reshape(-1)
         largest = max(
-            (float(np.abs(like.reshape(-1)[part]).max()) for part in _blocks(like.size)), default=0
+            (float(np.abs(self._like[part]).max()) for part in _blocks(self._size)), default=0
         )
-        scale = 2.0 ** np.ceil(np.log2(max(largest, 1.0)))
-        self._step = scale * _FINE
-        self.largest = float(self._step * _MOST_STEPS)
-        self._term = np.empty(_BLOCK)
+        self._scale = 2.0 ** float(np.ceil(np.log2(max(largest, 1.0))))
+        self._step = self._scale * _FINE
+        self._term = np.empty(min(_BLOCK, self._size))
+
+    def limit(self, weight: int) -> float:
+        """Of the value: its difference from any value within the scale is below 2**51 steps."""
+        return self._step * _MOST_STEPS / weight - self._scale
 
     def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
         term = self._term[: values.size]
-        np.multiply(values, weight / self._step, out=term, dtype=np.float64)
+        np.subtract(values, self._like[part], out=term, dtype=np.float64)
+        term *= weight / self._step
         term += _SHIFT  # the low bits of the result are the term, rounded to an integer
         steps = term.view(np.int64)
         steps -= _SHIFT_BITS
         return steps
 
-    def _values(self, part: slice) -> np.ndarray:
-        return self._sum[part] * self._step
+    def _quotients(self, part: slice, divisor: int) -> np.ndarray:
+        quotient = self._term[: part.stop - part.start]
+        np.multiply(self._sum[part], self._step / divisor, out=quotient)
+        if divisor == self._weight:
+            quotient += self._like[part]
+        else:
+            quotient += self._like[part].astype(np.float64) * (self._weight / divisor)
+        return quotient
 
 
 def _blocks(size: int) -> list[slice]:

@@ -40,7 +40,7 @@ class FedAvg(Strategy):
                 )
             total = self._sums[name]
             if not total.fits(array, update.weight):
-                limit = total.largest / update.weight
+                limit = total.limit(update.weight)
                 raise UpdateError(
                     f"update: array {name!r} has values of {limit:g} or more",
                     "lower the learning rate: the silo's training diverges",

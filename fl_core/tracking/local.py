@@ -21,7 +21,18 @@ VALIDATION_AUC = "Validation:AUC"
 TEST_AUC = "Test:AUC"
 TEST_LOSS = "Test:Loss"
 TEST_ACCURACY = "Test:Accuracy"
-FIGURES = (TRAINING_LOSS, VALIDATION_AUC, TEST_AUC, TEST_LOSS, TEST_ACCURACY)
+PERSONAL_AUC = "Personal:AUC"
+PERSONAL_LOSS = "Personal:Loss"
+"""Of each silo's own model on its own test rows, where the run file asks for one."""
+FIGURES = (
+    TRAINING_LOSS,
+    VALIDATION_AUC,
+    TEST_AUC,
+    TEST_LOSS,
+    TEST_ACCURACY,
+    PERSONAL_AUC,
+    PERSONAL_LOSS,
+)
 """What says how good a model is; the other figures say what that cost."""
 ROUND_SECONDS = "Duration:Round"
 FIT_SECONDS = "Duration:Fit"
@@ -47,6 +58,11 @@ def quality(validation: Scores, test: Scores) -> dict[str, Value]:
         TEST_LOSS: test.loss(),
         TEST_ACCURACY: test.accuracy(),
     }
+
+
+def personal_quality(test: Scores) -> dict[str, Value]:
+    """How good silos' own models are, by their scores of the test rows."""
+    return {PERSONAL_AUC: test.auc(), PERSONAL_LOSS: test.loss()}
 
 
 class MetricsFile:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fl_core import GRPC_CAME_FIRST, TLS13_ONLY
 from fl_core.errors import TransportError
 from fl_core.transport.frames import MAX_CHUNK, Frame
+from fl_core.transport.places import Place
 
 SERVICE = "fl_core.Federation"
 STREAM, CALL = "Stream", "Call"
@@ -34,6 +35,10 @@ def options(heartbeat: float = HEARTBEAT_SECONDS) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", MAX_CHUNK),
         ("grpc.max_send_message_length", MAX_CHUNK),
+        # What a peer may have under way that is not read yet, else as much as the link carries:
+        # at least 10 MB/s over 100 ms, and memory for the streams that wait for their place.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", MAX_CHUNK),
         ("grpc.max_metadata_size", 8 * 1024),
         ("grpc.keepalive_time_ms", int(heartbeat * 1000)),
         ("grpc.keepalive_timeout_ms", int(heartbeat * 1000)),
@@ -85,6 +90,8 @@ class Received:
     frame: Frame
     stream: int = field(default=0, compare=False)
     """On which of the peer's streams."""
+    place: Place | None = field(default=None, compare=False)
+    """The room that a large frame has at the aggregator, until it has been handled."""
 
 
 @dataclass(frozen=True)

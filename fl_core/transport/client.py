@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import threading
 import time
@@ -16,11 +15,10 @@ from fl_core.transport import channel
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Assembler, Frame, chunks, run_tag
 from fl_core.transport.identity import Identity, server_name
+from fl_core.transport.outbox import Outbox
 
 _log = logging.getLogger(__name__)
 AGGREGATOR = "aggregator"
-_Queue = queue.SimpleQueue[Iterator[bytes] | None]
-"""Frames to send, each as its chunks; None closes the stream."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _FINAL = {
     grpc.StatusCode.ABORTED,
@@ -110,7 +108,8 @@ class Client:
         self._patience = patience
         self._identity = identity
         self._federation = federation
-        self._outgoing: _Queue = queue.SimpleQueue()
+        self._outbox = Outbox(self._tag)
+        self._call: grpc.Call | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -124,14 +123,17 @@ class Client:
     def send(self, frame: Frame) -> None:
         """Queue a frame for the stream that stands; it is lost with the stream.
 
-        Raises TransportError when the frame's meta is too large.
+        The stream is cut, and dialled anew, when too much waits because nobody reads it. Raises
+        TransportError when the frame's meta is too large.
         """
-        self._outgoing.put(chunks(frame, self._tag))
+        call = self._call
+        if not self._outbox.put(frame) and call is not None:
+            call.cancel()
 
     def stop(self) -> None:
         """Send what is queued, close the stream, and wait for its end, but not for ever."""
         self._stopping.set()
-        self._outgoing.put(None)
+        self._outbox.close()
         if self._thread is not None:
             self._thread.join(channel.STOP_SECONDS)
 
@@ -161,14 +163,13 @@ class Client:
 
     def _stream(self, target: str) -> tuple[Left, bool]:
         """One stream from dial to end; gives its end and whether it ever stood."""
-        outgoing: _Queue = queue.SimpleQueue()
-        self._outgoing = outgoing
-        if self._stopping.is_set():  # stop() may have closed the queue before this one
-            outgoing.put(None)
+        outbox = self._outbox = Outbox(self._tag)
+        if self._stopping.is_set():  # stop() may have closed the outbox before this one
+            outbox.close()
         joined = False
         with dial(self._identity, self._federation, target) as open_channel:
             stream = open_channel.stream_stream(channel.path(channel.STREAM))
-            chunks_in = stream(self._requests(outgoing))
+            chunks_in = self._call = stream(iter(outbox))
             try:
                 chunks_in.initial_metadata()  # waits until the server has let us in, or not
                 if chunks_in.is_active():
@@ -179,15 +180,12 @@ class Client:
                     frame = assembler.feed(chunk)
                     if frame is not None:
                         self._on_event(Received(AGGREGATOR, frame))
+                    frame = None  # its memory is not to wait for the next frame
             except TransportError as error:
                 return Left(AGGREGATOR, error.message, refused=True), joined
             except grpc.RpcError:
                 reason = f"{chunks_in.code().name}: {channel.printable(chunks_in.details())}"
                 return Left(AGGREGATOR, reason, refused=chunks_in.code() in _FINAL), joined
             finally:
-                outgoing.put(None)
+                outbox.close()
         return Left(AGGREGATOR, "stream ended"), joined
-
-    def _requests(self, outgoing: _Queue) -> Iterator[bytes]:
-        while (frame := outgoing.get()) is not None:
-            yield from frame

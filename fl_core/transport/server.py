@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from fl_core.transport import channel
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Assembler, Frame, chunks, run_tag
 from fl_core.transport.identity import Identity, Party, fingerprint, party_of
+from fl_core.transport.outbox import Outbox
+from fl_core.transport.places import CHUNK_SECONDS, Place, Places, StreamEnded
 
 _log = logging.getLogger(__name__)
 
@@ -33,16 +34,32 @@ class _Stream:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, context: grpc.ServicerContext, certificate: str) -> None:
+    def __init__(self, context: grpc.ServicerContext, certificate: str, tag: bytes) -> None:
         self.context = context
         self.certificate = certificate
-        self.outgoing: queue.SimpleQueue[Iterator[bytes] | None] = queue.SimpleQueue()
-        """Frames, each as its chunks; None ends the stream."""
+        self.outbox = Outbox(tag)
         self.number = next(self._numbers)
+        self.left: Left | None = None
+        """Why this end has cut the stream, if it has."""
+
+    def end(self, code: grpc.StatusCode, reason: str) -> None:
+        """Send what waits, and end with this status."""
+        self.context.set_code(code)
+        self.context.set_details(reason)
+        self.outbox.close()
+
+    def cut(self, left: Left) -> None:
+        """End at once, whatever waits; the peer may dial again."""
+        self.left = left
+        self.context.cancel()
 
 
 class Server:
     """Accepts one stream from each silo that it admits, known by certificate.
+
+    The large frames of all silos together have room for some (see ``places``): a stream waits for
+    its place before it reads on. A frame gives its place back when ``on_event`` has returned, or
+    later, if that keeps it. A stream whose silo does not read is cut when too much waits for it.
 
     ``admits`` says of a silo of the federation whether it may have a stream, and at most
     ``max_silos`` have one. ``excluded`` are names of silos, and SHA-256s of certificates of any
@@ -71,6 +88,7 @@ class Server:
         self._max_state_bytes = max_state_bytes
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
+        self._places = Places()
         channel.require_tls13()
         self._lock = threading.Lock()
         self._credentials = grpc.ssl_server_credentials(
@@ -113,17 +131,17 @@ class Server:
         """
         with self._lock:
             stream = self._streams.get(silo)
-        if stream is not None:
-            stream.outgoing.put(chunks(frame, self._tag))
+        if stream is not None and not stream.outbox.put(frame):
+            reason = "the silo does not read what it is sent"
+            _log.warning("stream of silo %s is cut: %s", silo, reason)
+            stream.cut(Left(silo, reason, stream=stream.number))
 
     def refuse(self, silo: str, reason: str) -> None:
         """End the stream of a silo that breaks the rules."""
         with self._lock:
             stream = self._streams.get(silo)
         if stream is not None:
-            stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-            stream.context.set_details(reason)
-            stream.outgoing.put(None)
+            stream.end(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
     def stop(self, grace: float) -> None:
         """Stop accepting, end streams once what was queued is sent, or after ``grace`` seconds."""
@@ -131,7 +149,7 @@ class Server:
         with self._lock:
             streams = list(self._streams.values())
         for stream in streams:
-            stream.outgoing.put(None)
+            stream.outbox.close()
         stopped.wait()
 
     def _serve(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -139,21 +157,18 @@ class Server:
         silo = party.name
         if party.kind != "silo" or not self._admits(silo):
             self._refuse(context, party.uri, certificate, "is no silo that may take part here")
-        stream = _Stream(context, certificate)
+        stream = _Stream(context, certificate, self._tag)
         with self._lock:
             old = self._streams.get(silo)
             self._streams[silo] = stream
         if old is not None:
-            old.context.set_code(grpc.StatusCode.ABORTED)
-            old.context.set_details("another process has taken this silo's place")
-            old.outgoing.put(None)
-        context.add_callback(lambda: stream.outgoing.put(None))
+            old.end(grpc.StatusCode.ABORTED, "another process has taken this silo's place")
+        context.add_callback(stream.outbox.close)
         context.send_initial_metadata(())
         threading.Thread(
             target=self._read, args=(silo, stream, requests), name=f"read-{silo}", daemon=True
         ).start()
-        while (frame := stream.outgoing.get()) is not None:
-            yield from frame
+        yield from stream.outbox
 
     def _called(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         assert self._answer is not None
@@ -203,27 +218,47 @@ class Server:
 
     def _read(self, silo: str, stream: _Stream, requests: Iterator[bytes]) -> None:
         self._on_event(Joined(silo, stream.number, stream.certificate))
-        assembler = Assembler(self._tag, self._max_state_bytes)
         left = Left(silo, "stream ended", stream=stream.number)
         try:
-            for chunk in requests:
-                frame = assembler.feed(chunk)
-                if frame is not None:
-                    self._on_event(Received(silo, frame, stream.number))
+            self._read_frames(silo, stream, requests)
         except TransportError as error:
             left = Left(silo, error.message, refused=True, stream=stream.number)
             stream.context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             stream.context.set_details(error.message)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, StreamEnded) as error:
             reason = channel.printable(str(error)) or "the connection broke off"
-            left = Left(silo, reason, stream=stream.number)
+            left = stream.left or Left(silo, reason, stream=stream.number)
         except Exception as error:  # noqa: BLE001 - a thread's last resort: its end must be told
             _log.exception("stream of silo %s", silo)
             left = Left(silo, type(error).__name__, refused=True, stream=stream.number)
-        stream.outgoing.put(None)
+        stream.outbox.close()
         with self._lock:
             current = self._streams.get(silo) is stream
             if current:
                 del self._streams[silo]
         if current:
             self._on_event(left)
+
+    def _read_frames(self, silo: str, stream: _Stream, requests: Iterator[bytes]) -> None:
+        place: Place | None = None
+        stalled = f"no chunk for {CHUNK_SECONDS:.0f} s in the middle of a frame, others waited"
+        left = Left(silo, stalled, refused=True, stream=stream.number)
+
+        def room(size: int) -> None:
+            nonlocal place
+            place = self._places.take(size, stream.context.is_active, lambda: stream.cut(left))
+
+        assembler = Assembler(self._tag, self._max_state_bytes, room)
+        try:
+            for chunk in requests:
+                frame = assembler.feed(chunk)
+                if place is not None:
+                    place.chunk(whole=frame is not None)
+                if frame is not None:
+                    self._on_event(Received(silo, frame, stream.number, place))
+                    if place is not None and not place.kept:
+                        place.free()
+                    place = frame = None  # its memory is not to wait for the next frame
+        finally:
+            if place is not None:
+                place.free()

@@ -229,7 +229,7 @@ def test_wrong_scores_are_blamed_on_the_model(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "--json"], "Missing argument 'FILE'"),
+        (["run", "--json"], "give a run FILE, or --resume RUN"),
         (["run", "run.yaml", "--json", "--sede", "1"], "--sede"),
         (["runs", "show", "--json"], "Missing argument 'RUN'"),
         (["rnu", "--json"], "No such command 'rnu'"),

@@ -13,6 +13,7 @@ import pytest
 from fl_core import state as states
 from fl_core.errors import FlError, TransportError, UpdateError
 from fl_core.preprocessing import Moments
+from fl_core.roles import answers
 from fl_core.roles import communication as wire
 from fl_core.transport.channel import Event, Joined, Received
 from fl_core.transport.client import Client
@@ -58,7 +59,8 @@ class Mallory:
         self.client.send(ONLINE)
         self.next(wire.ASK_SUMS)
         self.send(wire.SUMS, {"rows": self.parts.counts}, self.sums())
-        return states.under(states.decode(self.next(wire.STATE).state, 2**20), wire.MODEL)
+        arrays = states.decode(self.next(wire.STATE).state, 2**20)
+        return {name: array for name, array in arrays.items() if name.startswith(answers.MODEL)}
 
 
 @pytest.fixture

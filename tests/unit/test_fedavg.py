@@ -1,5 +1,7 @@
 """fedavg and fedprox: weighted means that no order of arrival changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,12 +114,43 @@ def test_only_the_proportions_of_weights_count(given_updates, factor):
         assert np.allclose(array, many[name], rtol=2e-3 if array.dtype == "f2" else 1e-6, atol=1e-7)
 
 
-def test_equal_updates_give_that_update_whatever_their_weights():
+def test_equal_updates_give_that_update_to_the_grid():
     state = {"w": np.array([0.1, -3.7, 1e-8], dtype=np.float32)}
     result = aggregate(
         FedAvg(StrategyParams()), [("a", Update(state, 3, {})), ("b", Update(state, 199, {}))]
     )
-    assert result["w"].tobytes() == state["w"].tobytes()
+    assert np.allclose(result["w"], state["w"], rtol=2**-24, atol=2 / 202 * 2.0**-24)
+
+
+@both
+@given(updates())
+def test_where_nobody_moves_the_state_stays_bit_for_bit(make, given_updates):
+    state = given_updates[0][1].state
+    strategy = make()
+    strategy.start(state)
+    for silo, one in given_updates:
+        strategy.add(silo, replace(one, state=state))
+    for name, array in strategy.finish().items():
+        if array.dtype == np.float64:
+            assert np.allclose(array, state[name], rtol=2**-51, atol=2.0**-60)
+        else:
+            assert (array == state[name]).all()
+
+
+@given(updates())
+def test_the_mean_of_float32_is_the_exact_one_to_the_grid(given_updates):
+    zero, scale = zeros(given_updates[0][1].state), 1.0
+    weights = [one.weight for _, one in given_updates]
+    for name, array in aggregate(FedAvg(StrategyParams()), given_updates).items():
+        if array.dtype == np.float64:
+            continue
+        stacked = np.stack([one.state[name] for _, one in given_updates]).astype(np.float64)
+        wanted = np.average(stacked, axis=0, weights=weights) + zero[name]
+        bound = scale * 2.0**-24 * len(weights) / sum(weights)
+        rounding = float(np.finfo(array.dtype).eps) / 2
+        error = np.abs(array.astype(np.float64) - wanted)
+        smallest = float(np.finfo(array.dtype).smallest_subnormal)
+        assert (error <= bound * 1.001 + rounding * np.abs(wanted) * 1.001 + smallest).all()
 
 
 @both

@@ -1,9 +1,9 @@
 """Frames: what goes in comes out, and nothing else is believed."""
 
-import hashlib
 import json
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -16,11 +16,13 @@ from fl_core.transport.frames import (
     HEADER_BYTES,
     MAX_CHUNK,
     MAX_META,
+    SMALL_BYTES,
     VERSION,
     Assembler,
     Frame,
     chunks,
     run_tag,
+    word_sum,
 )
 
 TAG = run_tag("run-1")
@@ -53,7 +55,7 @@ def packed(
     tag: bytes = TAG,
     meta_length: int | None = None,
     state_length: int | None = None,
-    digest: bytes | None = None,
+    checksum: bytes | None = None,
 ) -> bytes:
     """One chunk with a header of which any field can be a lie."""
     head = HEADER.pack(
@@ -65,8 +67,10 @@ def packed(
         len(meta) if meta_length is None else meta_length,
         len(state) if state_length is None else state_length,
     )
-    right = hashlib.sha256(head + meta + state).digest()
-    return head + (right if digest is None else digest) + meta + state
+    words = state + bytes(-len(state) % 8)
+    total = sum(int.from_bytes(words[i : i + 8], "little") for i in range(0, len(words), 8))
+    right = struct.pack("!I", zlib.crc32(head + meta + (total % 2**64).to_bytes(8, "little")))
+    return head + (right if checksum is None else checksum) + meta + state
 
 
 def refused(*pieces: bytes, limit: int = LIMIT) -> str:
@@ -90,7 +94,7 @@ def test_frames_follow_one_another_on_a_stream(several):
 def test_the_helper_packs_as_frames_do():
     frame = Frame(3, 1, {}, b"abc")
     assert list(chunks(frame, TAG)) == [packed(state=b"abc")]
-    assert HEADER.size + 32 == HEADER_BYTES
+    assert HEADER.size + 4 == HEADER_BYTES
 
 
 FIRST = MAX_CHUNK - HEADER_BYTES - len('{"a":1}')
@@ -127,8 +131,8 @@ def test_the_largest_meta_travels_and_a_larger_one_does_not():
     [
         (b"", "header of 0 bytes"),
         (packed()[: HEADER_BYTES - 1], f"header of {HEADER_BYTES - 1} bytes"),
-        (packed(magic=b"FLX"), "protocol b'FLX' version 1, not 1"),
-        (packed(version=VERSION + 1), "version 2, not 1"),
+        (packed(magic=b"FLX"), "protocol b'FLX' version 2, not 2"),
+        (packed(version=VERSION - 1), "version 1, not 2"),
         (packed(tag=run_tag("run-2")), "a frame of another run"),
         (packed(meta_length=3), "meta of 3 bytes"),
         (packed(meta_length=2**32 - 1), "meta of 4294967295 bytes"),
@@ -141,8 +145,8 @@ def test_the_largest_meta_travels_and_a_larger_one_does_not():
         (packed(meta=b"[]"), "meta is no JSON object"),
         (packed(meta=b"null"), "meta is no JSON object"),
         (packed(state=b"ab", state_length=1), "more bytes than announced"),
-        (packed(state_length=2), "empty chunk"),
-        (packed(state=b"ab", digest=bytes(32)), "digest does not match"),
+        (packed(state_length=2), f"chunk of {HEADER_BYTES + 2} bytes, 2 before the end"),
+        (packed(state=b"ab", checksum=bytes(4)), "checksum does not match"),
         (b"x" * (MAX_CHUNK + 1), f"chunk of {MAX_CHUNK + 1} bytes"),
     ],
 )
@@ -150,19 +154,65 @@ def test_a_first_chunk_that_breaks_the_rules_is_refused(piece, message):
     assert message in refused(piece)
 
 
+BODY = bytes(range(256)) * (2 * MAX_CHUNK // 256)
+
+
 @pytest.mark.parametrize(
-    ("second", "message"),
+    ("changed", "message"),
     [
-        (b"", "empty chunk"),
-        (b"cde", "more bytes than announced"),
-        (b"xx", "digest does not match"),
-        (b"c" * (MAX_CHUNK + 1), f"chunk of {MAX_CHUNK + 1} bytes"),
+        (lambda first, second, last: (first, b""), "chunk of 0 bytes"),
+        (lambda first, second, last: (first, second[:-1]), f"chunk of {MAX_CHUNK - 1} bytes, "),
+        (lambda first, second, last: (first[:-1],), f"chunk of {MAX_CHUNK - 1} bytes, "),
+        (lambda first, second, last: (first, second, second), "more bytes than announced"),
+        (lambda first, second, last: (first, second, last + b"x"), "more bytes than announced"),
+        (lambda first, second, last: (first, second, b"x" * len(last)), "checksum does not match"),
+        (lambda first, second, last: (first, second + b"x"), f"chunk of {MAX_CHUNK + 1} bytes"),
     ],
+    ids=["empty", "short", "short first", "long", "long last", "changed", "oversized"],
 )
-def test_a_later_chunk_that_breaks_the_rules_is_refused(second, message):
-    first = packed(state=b"abcd")[:-2]
-    assert assembled([first, b"cd"])[0].state == b"abcd"
-    assert message in refused(first, second)
+def test_a_later_chunk_that_breaks_the_rules_is_refused(changed, message):
+    first, second, last = chunks(Frame(3, 1, {}, BODY), TAG)
+    assert assembled([first, second, last])[0].state == BODY
+    assert message in refused(*changed(first, second, last))
+
+
+def test_room_is_asked_for_before_a_large_state_and_for_no_small_one():
+    asked: list[int] = []
+    assembler = Assembler(TAG, LIMIT, asked.append)
+    for size in (0, SMALL_BYTES, SMALL_BYTES + 1, 2 * MAX_CHUNK):
+        for piece in chunks(Frame(1, state=bytes(size)), TAG):
+            assembler.feed(piece)
+    assert asked == [SMALL_BYTES + 1, 2 * MAX_CHUNK]
+
+
+def test_memory_is_not_taken_where_there_is_no_room():
+    def none(size: int) -> None:
+        raise TransportError(f"no room for {size}", "wait")
+
+    first = next(iter(chunks(Frame(1, state=bytes(LIMIT)), TAG)))
+    assembler = Assembler(TAG, LIMIT, none)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransportError, match="no room"):
+            assembler.feed(first)
+        assert tracemalloc.get_traced_memory()[1] < MAX_CHUNK
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_checksum_that_is_known_is_believed():
+    frame = Frame(1, state=b"abc", state_sum=word_sum(b"abc"))
+    assert list(chunks(frame, TAG)) == list(chunks(Frame(1, state=b"abc"), TAG))
+    wrong = Frame(1, state=b"abc", state_sum=word_sum(b"abd"))
+    assert "checksum" in refused(*chunks(wrong, TAG))
+
+
+def test_a_received_state_is_memory_of_its_own():
+    pieces = [bytearray(piece) for piece in chunks(Frame(1, state=BODY), TAG)]
+    (received,) = assembled(pieces)
+    for piece in pieces:
+        piece[:] = bytes(len(piece))
+    assert received.state == BODY
 
 
 @pytest.mark.parametrize("announced", [LIMIT + 1, 2**40, 2**64 - 1])
@@ -196,19 +246,11 @@ def test_garbage_behind_a_valid_header_raises_nothing_but_transport_errors(piece
 
 
 @given(frames, st.integers(0, 10**6), st.integers(1, 255))
-def test_a_changed_byte_is_noticed_unless_it_is_in_kind_round_or_padding(frame, position, change):
-    """Those three are not under the digest: TLS protects the whole of a chunk."""
+def test_a_changed_byte_is_noticed(frame, position, change):
     piece = bytearray(next(iter(chunks(frame, TAG))))
-    position %= len(piece)
-    piece[position] ^= change
-    unprotected = position in range(4, 8) or position in range(24, 28)
-    if not unprotected:
-        with pytest.raises(TransportError):
-            # A longer announcement waits for more: give it more.
-            assembled([bytes(piece), b"x" * MAX_CHUNK], limit=MAX_CHUNK)
-        return
-    with suppress(TransportError):
-        assembled([bytes(piece)])
+    piece[position % len(piece)] ^= change
+    with pytest.raises(TransportError):
+        assembled([bytes(piece)], limit=MAX_CHUNK)
 
 
 @given(frames, st.data())

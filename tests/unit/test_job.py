@@ -115,6 +115,38 @@ def test_a_silo_without_rows_names_its_file(tmp_path, plugins):
     assert isinstance(job.dataset, CsvDataset)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("asynchronous", "{buffer: 2}"),
+        ("late_updates", "{}"),
+        ("personalisation", "{method: ditto}"),
+    ],
+)
+def test_a_strategy_whose_updates_are_no_states_is_refused_beside_what_takes_states(
+    tmp_path, plugins, monkeypatch, field, value
+):
+    monkeypatch.setattr(Fixed, "strategies", ("bagging", "fedavg"))
+    job_of(tmp_path, GOOD_RUN + f"{field}: {value}\n", plugins)
+    error = refused(
+        tmp_path, GOOD_RUN.replace("fedavg", "bagging") + f"{field}: {value}\n", plugins
+    )
+    assert type(error) is ParameterError
+    assert f"strategy 'bagging' and {field} are given" in error.message
+    assert "run.yaml:7: strategy.name" in error.message
+
+
+def test_a_robust_strategy_needs_a_quorum_for_its_bound(tmp_path, plugins, monkeypatch):
+    monkeypatch.setattr(Fixed, "strategies", ("trimmed-mean",))
+    robust = GOOD_RUN.replace("{name: fedavg}", "{name: trimmed-mean, params: {trim: 1}}")
+    job_of(tmp_path, robust, plugins)
+    error = refused(tmp_path, robust + "quorum: {min_silos: 2}\n", plugins)
+    assert type(error) is ParameterError
+    assert "needs 3 updates" in error.message
+    assert "a round may have 2 (quorum.min_silos)" in error.message
+    assert "min_silos: 3" in error.remedy
+
+
 GOOD_RUN = RUN.replace("{name: switzerland, data: own/switzerland.csv}", "switzerland")
 
 

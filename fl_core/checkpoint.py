@@ -1,0 +1,131 @@
+"""Checkpoints: what a role must find again when it is killed and started anew.
+
+A file holds, in this order: a magic number, the length of a JSON header, the header (round, facts,
+and the lengths of the blobs), the blobs, and the SHA-256 of all that. It is written beside its
+place, synced and renamed, so that a kill at any moment leaves the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fl_core.errors import RunFolderError
+from fl_core.files import storing
+
+_log = logging.getLogger(__name__)
+_MAGIC = b"FLCKPT01"
+_LENGTH_BYTES = 4
+_DIGEST_BYTES = 32
+_NAME = re.compile(r"round-([0-9]{6,})\.ckpt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved after ``round``."""
+
+    round: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able values."""
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def path(folder: Path, round: int) -> Path:
+    """The file of a round's checkpoint."""
+    return folder / f"round-{round:06}.ckpt"
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> None:
+    """Write a checkpoint; of the others stay the one before it, and those of the rounds ``keep``.
+
+    Raises StorageError; then those before it are there still.
+    """
+    target = path(folder, checkpoint.round)
+    header = {
+        "round": checkpoint.round,
+        "facts": checkpoint.facts,
+        "blobs": {name: len(blob) for name, blob in checkpoint.blobs.items()},
+    }
+    encoded = json.dumps(header, allow_nan=False).encode()
+    digest = hashlib.sha256()
+    part = target.with_suffix(".part")
+    with storing(target):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with part.open("wb") as file:
+            length = len(encoded).to_bytes(_LENGTH_BYTES, "big")
+            for piece in (_MAGIC, length, encoded, *checkpoint.blobs.values()):
+                digest.update(piece)
+                file.write(piece)
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync(folder)
+        for round in sorted(_rounds(folder), reverse=True)[2:]:
+            if round not in keep:
+                path(folder, round).unlink(missing_ok=True)
+
+
+def latest(folder: Path, before: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint that is whole, of a round before ``before``; None when there is none.
+
+    One that is not whole is passed over, with a warning in the log.
+    """
+    for round in sorted(_rounds(folder), reverse=True):
+        if before is not None and round >= before:
+            continue
+        try:
+            return load(folder, round)
+        except RunFolderError as error:
+            _log.warning("%s", error.message)
+    return None
+
+
+def load(folder: Path, round: int) -> Checkpoint:
+    """The checkpoint of a round. Raises RunFolderError when it is missing or not whole."""
+    file = path(folder, round)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise RunFolderError(f"{file} cannot be read: {error}", "restore it") from error
+    body = memoryview(data)[:-_DIGEST_BYTES]
+    if hashlib.sha256(body).digest() != data[-_DIGEST_BYTES:] or not data.startswith(_MAGIC):
+        raise RunFolderError(f"{file} is no whole checkpoint (its SHA-256 differs)", "remove it")
+    start = len(_MAGIC) + _LENGTH_BYTES
+    end = start + int.from_bytes(data[len(_MAGIC) : start], "big")
+    header = json.loads(data[start:end])
+    blobs = {}
+    for name, length in header["blobs"].items():
+        blobs[name] = data[end : end + length]
+        end += length
+    return Checkpoint(header["round"], header["facts"], blobs)
+
+
+def remove(folder: Path) -> None:
+    """Remove all checkpoints: the run has its result. Raises StorageError."""
+    with storing(folder):
+        shutil.rmtree(folder, ignore_errors=not folder.exists())
+
+
+def _rounds(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    found = (_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    return [int(name[1]) for name in found if name]
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in ``folder`` outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
