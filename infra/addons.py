@@ -120,6 +120,7 @@ def _pool(nodes: Nodes) -> dict[str, Any]:
         spec["taints"] = [{"key": GPU, "effect": "NoSchedule"}]
     return {
         "template": {"spec": spec},
-        # A run ends with its pod: nodes are given back when they are empty, not to save a little.
+        # A run loses a round with a pod: nodes are given back when they are empty, not to save a
+        # little.
         "disruption": {"consolidationPolicy": "WhenEmpty", "consolidateAfter": "5m"},
     }

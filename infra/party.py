@@ -95,8 +95,8 @@ class Party(pulumi.ComponentResource):
             data=environment,
             opts=self.inside,
         )
-        # A run ends with the pod that is evicted. So whoever drains a node has to delete the pod,
-        # when it suits; one that is not ready holds nobody up.
+        # A run loses its round under way with the pod that is evicted. So whoever drains a node has
+        # to delete the pod, when it suits; one that is not ready holds nobody up.
         k8s.policy.v1.PodDisruptionBudget(
             self.named(service),
             metadata=self.metadata(service),

@@ -1,4 +1,4 @@
-"""What an operator does with a coordinator: submit, status, logs, stop, fetch, remove."""
+"""What an operator does with a coordinator: submit, status, logs, stop, fetch, remove, readmit."""
 
 from __future__ import annotations
 
@@ -91,6 +91,12 @@ def status(operator: Operator, as_json: bool) -> None:
         click.echo("no silo has joined yet")
     if answer["excluded"]:
         click.echo(f"excluded: {', '.join(answer['excluded'])}")
+    for silo in answer["silos"]:
+        if silo["aside"]:
+            click.echo(
+                f"{silo['silo']} was set aside in run {silo['aside']['run']}: "
+                f"{silo['aside']['reason']}; `fl readmit {silo['silo']}` lets it back"
+            )
     click.echo()
     runs = [
         [run["run"], _state(run), run["model"], run["operator"], _time(run["submitted"])]
@@ -107,12 +113,16 @@ def status(operator: Operator, as_json: bool) -> None:
 def _presence(silo: dict[str, Any]) -> str:
     if silo["excluded"]:
         return "excluded"
+    if silo["aside"]:
+        return "set aside"
     return "connected" if silo["connected"] else "absent"
 
 
 def _state(run: dict[str, Any]) -> str:
-    if run["status"] == "running":
-        return f"running, round {run['round'] or 0}/{run['rounds']}"
+    if run["round"] is not None:
+        silos = len(run["silos"])
+        missing = f", {run['at_work']} of {silos} silos" if run["at_work"] < silos else ""
+        return f"running, round {run['round']}/{run['rounds']}{missing}"
     if run["absent"]:
         return f"{run['status']}: waits for {', '.join(run['absent'])}"
     if run["error"]:
@@ -154,6 +164,16 @@ def remove(operator: Operator, run: str, as_json: bool) -> None:
     """Have the coordinator forget RUN, which is over, and remove its folder."""
     answer = operator.remove(run)
     click.echo(json.dumps(answer) if as_json else f"{answer['run']} is removed")
+
+
+@click.command()
+@click.argument("silo")
+@_calls
+@JSON
+def readmit(operator: Operator, silo: str, as_json: bool) -> None:
+    """Let SILO back, which was set aside for failing too often."""
+    answer = operator.readmit(silo)
+    click.echo(json.dumps(answer) if as_json else f"{silo} is let back")
 
 
 @click.command()

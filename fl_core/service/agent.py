@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fl_core import launch, own_data
-from fl_core.errors import FlError, ServiceError, SpecError, TransportError
+from fl_core.errors import FlError, Interrupted, ServiceError, SpecError, TransportError
 from fl_core.files import storing
 from fl_core.launch import RoleProcess
 from fl_core.plugins import Plugins
@@ -65,6 +65,24 @@ class _Stop(BaseModel):
     run: str
 
 
+@dataclass
+class _Part:
+    """What this silo does in a run."""
+
+    start: _Start
+    role: RoleProcess
+    restarts: int = 0
+    stopped: bool = False
+    """Whether the coordinator has asked to end it."""
+    moved: bool = False
+    """Whether it is to be started anew, where the aggregator listens now."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its role was ended from outside."""
+        return self.role.killed or isinstance(self.role.error, Interrupted)
+
+
 class Agent:
     """Owns everything in one thread, that of :attr:`loop`, which :meth:`run` turns.
 
@@ -76,9 +94,7 @@ class Agent:
         self._settings = settings
         self._silo = settings.identity.party.name
         self._models = sorted(plugins.models)
-        self._roles: dict[str, RoleProcess] = {}
-        self._stopped: set[str] = set()
-        """Of these, those that the coordinator has asked to end."""
+        self._parts: dict[str, _Part] = {}
         self._context = multiprocessing.get_context("spawn")
         self._why_not = "no stream to the coordinator yet"
         self._refused: TransportError | None = None
@@ -117,9 +133,9 @@ class Agent:
                 self.loop.turn(None)
             _log.info("stopping")
         finally:
-            for role in self._roles.values():
-                role.end()
-            while self._roles:
+            for part in self._parts.values():
+                part.role.end()
+            while self._parts:
                 self.loop.turn(None)
             deliveries.finish()
             self.loop.close()
@@ -133,7 +149,7 @@ class Agent:
             case Joined():
                 self._why_not = ""
                 _log.info("connected")
-                hello = {"models": self._models, "active": sorted(self._roles)}
+                hello = {"models": self._models, "active": sorted(self._parts)}
                 self._client.send(control.message(control.HELLO, hello))
             case Left(_, reason, refused):
                 self._why_not = f"no stream to the coordinator: {reason}"
@@ -157,20 +173,30 @@ class Agent:
             self._start(_Start.model_validate(body))
         elif frame.kind == control.STOP:
             run_id = _Stop.model_validate(body).run
-            if run_id in self._roles:
-                self._stopped.add(run_id)
-                self._roles[run_id].end()
+            if run_id in self._parts:
+                self._parts[run_id].stopped = True
+                self._parts[run_id].role.end()
         else:
             raise TransportError(f"message of kind {frame.kind}")
 
     def _start(self, start: _Start) -> None:
-        if start.run in self._roles or self.loop.stopping:
+        """Take part in a run; or, when its aggregator listens elsewhere now, do so anew there."""
+        part = self._parts.get(start.run)
+        if part is None:
+            self._begin(start, 0)
+        elif part.start.port != start.port and not part.stopped:
+            _log.info("run %s: its aggregator has moved to port %d", start.run, start.port)
+            part.start, part.moved = start, True
+            part.role.end()
+
+    def _begin(self, start: _Start, restarts: int) -> None:
+        if self.loop.stopping:
             return
         try:
             spec = validation.parsed(start.spec)
             if self._silo not in spec.silo_names:
                 raise SpecError(f"the run file does not name silo {self._silo!r}")
-            if len(self._roles) >= MAX_ROLES:
+            if len(self._parts) >= MAX_ROLES:
                 raise ServiceError(f"takes part in {MAX_ROLES} runs already")
             role = RoleProcess(self._config(start, spec), self._context)
         except (FlError, OSError) as error:
@@ -178,9 +204,9 @@ class Agent:
             _log.error("run %s: cannot take part: %s", start.run, error)
             self._tell_ended(start.run, code)
             return
-        self._roles[start.run] = role
+        part = self._parts[start.run] = _Part(start, role, restarts)
         _log.info("run %s: taking part", start.run)
-        in_thread(f"follow-{start.run}", partial(self._follow, start.run, role))
+        in_thread(f"follow-{start.run}", partial(self._follow, part))
 
     def _config(self, start: _Start, spec: RunSpec) -> RoleConfig:
         folder = self._folder(start.run)
@@ -213,28 +239,34 @@ class Agent:
         for folder in folders[:-KEPT_RUNS]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _follow(self, run_id: str, role: RoleProcess) -> None:
-        """Wait for a role's end. In a thread of its own."""
-        while not role.ended:
-            role.read()
-        role.join()
-        self.loop.put(partial(self._ended, run_id, role))
+    def _follow(self, part: _Part) -> None:
+        """Wait for the end of a part's role. In a thread of its own."""
+        while not part.role.ended:
+            part.role.read()
+        part.role.join()
+        self.loop.put(partial(self._ended, part))
 
-    def _ended(self, run_id: str, role: RoleProcess) -> None:
-        del self._roles[run_id]
+    def _ended(self, part: _Part) -> None:
+        run_id, error = part.start.run, part.role.error
+        del self._parts[run_id]
         own_data.clear(self._folder(run_id))
-        error = role.error
         if error is None:
             _log.info("run %s: ended", run_id)
         elif self.loop.stopping:
             # Not told: if another agent is here soon enough, this silo goes on with the run.
             _log.info("run %s: left, since the agent stops", run_id)
             return
-        elif run_id in self._stopped:
+        elif part.stopped:
             _log.info("run %s: the coordinator has ended it", run_id)
+        elif part.moved:
+            self._begin(part.start, part.restarts)
+            return
+        elif part.cut_off and part.restarts < control.RESTARTS:
+            _log.warning("run %s: %s, and starts again", run_id, error.message)
+            self._begin(part.start, part.restarts + 1)
+            return
         else:
             _log.error("run %s: %s (%s)", run_id, error.message, error.remedy)
-        self._stopped.discard(run_id)
         self._tell_ended(run_id, 0 if error is None else error.exit_code)
 
     def _tell_ended(self, run_id: str, code: int) -> None:

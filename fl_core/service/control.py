@@ -24,12 +24,15 @@ HELLO, ENDED = 1, 2
 START, STOP = 3, 4
 """The coordinator's: take part in a run; take no more part in it."""
 
-SUBMIT, STATUS, LOGS, STOP_RUN, FETCH, REMOVE = 16, 17, 18, 19, 20, 21
+SUBMIT, STATUS, LOGS, STOP_RUN, FETCH, REMOVE, READMIT = 16, 17, 18, 19, 20, 21, 22
 """An operator's requests."""
 ANSWER, PART, ERROR = 32, 33, 34
 """What answers them: an object, a part of a file or log, the error that ends it."""
 
 PART_BYTES = 512 * 1024
+
+RESTARTS = 3
+"""How often, in a run, a service starts its role again that was killed."""
 
 
 def message(kind: int, body: dict[str, Any]) -> Frame:

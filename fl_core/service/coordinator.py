@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import shutil
 import threading
@@ -15,12 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fl_core import launch, report, runs
+from fl_core import launch, runs
 from fl_core.errors import (
     ERRORS,
     FlError,
     Interrupted,
-    RoleError,
     ServiceError,
     StorageError,
     TransportError,
@@ -33,8 +33,8 @@ from fl_core.service import control, store
 from fl_core.service.deliveries import Deliveries
 from fl_core.service.health import Health
 from fl_core.service.loop import Loop, in_thread
-from fl_core.service.running import Running, start
-from fl_core.service.store import Store, StoredRun, StoredSilo
+from fl_core.service.running import Running, close, no_process, start, written_end
+from fl_core.service.store import Store, StoredAside, StoredRun, StoredSilo
 from fl_core.spec import Choice, RunSpec, as_message
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Frame
@@ -45,8 +45,8 @@ _log = logging.getLogger(__name__)
 MAX_SILOS = 1024
 PRESENCE_SECONDS = 60.0
 """How often the log says who is here."""
-LAST_WORDS_SECONDS = 5.0
-"""How long a run may go on after a silo's role has failed, for the aggregator to tell why."""
+ASSEMBLY_SECONDS = 60.0
+"""How long a run waits for all of its silos before its quorum is enough for a start."""
 MAX_WAITING = 16
 """Agents' messages that wait to be handled; whoever sends more waits with them."""
 
@@ -107,8 +107,14 @@ class Coordinator:
         self._plugins = plugins
         self._agents: dict[str, _Agent] = {}
         self._running: dict[str, Running] = {}
+        self._closing: set[str] = set()
+        """Runs without an aggregator whose folders are being completed."""
         self._context = multiprocessing.get_context("spawn")
         self._store = Store(settings.folder)
+        self._aside = self._store.aside()
+        self._since = time.time()
+        self._look_at = math.inf
+        """When a run that waits for silos may start without some, on the monotonic clock."""
         self._serving = False
         self._tell_at = time.monotonic() + PRESENCE_SECONDS
         self._places = threading.Semaphore(MAX_WAITING)
@@ -168,7 +174,8 @@ class Coordinator:
     def submit(self, job: Job, operator: str) -> dict[str, Any]:
         """Put a run at the end of the queue; its id, and the silos that are not here now.
 
-        Raises ServiceError for a silo that has never joined, is excluded, or lacks the model.
+        Raises ServiceError for a silo that has never joined, is excluded, or lacks the model, and
+        when too many are set aside.
         """
         spec, known = job.spec, self._store.silos()
         for silo in spec.silo_names:
@@ -188,6 +195,7 @@ class Coordinator:
                     f"(it offers: {', '.join(known[silo].models) or 'none'})",
                     "install its plugin in that silo, or leave the silo out of the run",
                 )
+        self._check_quorum(spec)
         run_id = runs.new_id(spec.name)
         _start_message(run_id, 0, spec)  # refuses one that is too long
         self._store.add(run_id, spec, operator)
@@ -204,14 +212,16 @@ class Coordinator:
                 run.as_dict()
                 | {
                     "round": running.round if running else None,
+                    "at_work": len(running.at_work) if running else None,
                     "absent": [] if run.over else self._absent(run.silo_names),
                 }
             )
         silos = [
             {
                 "silo": silo.name,
-                "connected": silo.name not in self._absent([silo.name]),
+                "connected": self._is_here(silo.name),
                 "excluded": silo.name in self._settings.excluded,
+                "aside": self._aside_of(silo.name),
                 "joined": silo.joined,
                 "certificate_sha256": silo.fingerprint,
                 "models": silo.models,
@@ -235,7 +245,9 @@ class Coordinator:
         if run.status == store.QUEUED:
             self._store.finish(run_id, store.INTERRUPTED, reason)
         elif run_id in self._running:
-            self._running[run_id].end(reason, 0)
+            self._running[run_id].end(reason)
+        elif run.status == store.RUNNING:
+            self._close(run, reason)
         else:
             raise ServiceError(f"run {run_id} is {run.status}", "there is nothing to stop")
         _log.info("run %s: stopped by %s", run_id, operator)
@@ -254,6 +266,27 @@ class Coordinator:
         _log.info("run %s: removed by %s", run_id, operator)
         return {"run": run_id, "was": run.status}
 
+    def readmit(self, silo: str, operator: str) -> dict[str, Any]:
+        """Let a silo back that was set aside; the running runs that it takes part in again.
+
+        Raises ServiceError for a silo that is not set aside.
+        """
+        if silo not in self._aside:
+            listed = ", ".join(self._aside) or "none"
+            raise ServiceError(
+                f"silo {silo!r:.100} is not set aside (set aside: {listed})",
+                "`fl status` lists the silos",
+            )
+        self._store.readmit(silo)
+        del self._aside[silo]
+        _log.info("silo %s: let back by %s", silo, operator)
+        found = [one for one in self._running.values() if silo in one.stored.silo_names]
+        for running in found:
+            running.order({"order": "readmit", "silo": silo})
+            self._send_start(silo, running)
+        self._schedule()
+        return {"silo": silo, "runs": [running.stored.id for running in found]}
+
     def stored(self, run_id: str) -> StoredRun:
         """A run by its id. Raises ServiceError when there is none."""
         run = self._store.run(run_id)
@@ -265,10 +298,30 @@ class Coordinator:
         """A run's folder; it may not exist."""
         return self._settings.folder / runs.DEFAULT_ROOT / run_id
 
+    def _is_here(self, silo: str) -> bool:
+        """Whether its agent is connected and has said hello."""
+        return silo in self._agents and self._agents[silo].models is not None
+
     def _absent(self, silos: list[str] | tuple[str, ...]) -> list[str]:
-        return [
-            silo for silo in silos if silo not in self._agents or self._agents[silo].models is None
-        ]
+        """Those that no run can count on now."""
+        return [silo for silo in silos if not self._is_here(silo) or silo in self._aside]
+
+    def _aside_of(self, silo: str) -> dict[str, Any] | None:
+        found = self._aside.get(silo)
+        if found is None:
+            return None
+        return {"run": found.run, "reason": found.reason, "since": found.since}
+
+    def _check_quorum(self, spec: RunSpec) -> None:
+        """Raise ServiceError when a run cannot do without the silos that are set aside."""
+        aside = [silo for silo in spec.silo_names if silo in self._aside]
+        left = len(spec.silo_names) - len(aside)
+        if left < spec.min_silos:
+            raise ServiceError(
+                f"the run needs {spec.min_silos} silos and has {left}: set aside is "
+                f"{', '.join(aside)}",
+                f"look into what is wrong there, then {' and '.join(map(_readmission, aside))}",
+            )
 
     # Runs
 
@@ -278,56 +331,95 @@ class Coordinator:
             self._turn()
         _log.info("stopping")
         for running in self._running.values():
-            running.end(Interrupted("the coordinator was stopped", "submit the run again"), 0)
-        while self._running:
+            running.leave()
+        while self._running or self._closing:
             self._turn()
 
     def _turn(self) -> None:
         if time.monotonic() >= self._tell_at:
             self._tell_presence()
-        due = [run.give_up for run in self._running.values() if run.give_up is not None]
-        self.loop.turn(min([*due, self._tell_at]))
-        for running in self._running.values():
-            running.press()
+        if time.monotonic() >= self._look_at:
+            self._schedule()
+        self.loop.turn(min(self._look_at, self._tell_at))
 
     def _tell_presence(self) -> None:
         """Log who is here, for whoever watches the log and not the coordinator."""
-        here = sorted(silo for silo, agent in self._agents.items() if agent.models is not None)
+        here = sorted(silo for silo in self._agents if self._is_here(silo))
         _log.info("silos here: %s", " ".join(f"[{silo}]" for silo in here) or "none")
         self._tell_at = time.monotonic() + PRESENCE_SECONDS
 
     def _schedule(self) -> None:
-        """Start the queued runs whose silos are all here, first come first served."""
+        """Start the runs that can: those that go on, then the queue, first come first served."""
+        self._look_at = math.inf
         if self.loop.stopping:
             return
+        kept = 0
+        for run in self._store.runs(store.RUNNING):
+            if run.id in self._running or run.id in self._closing:
+                continue
+            if self._free_slots() and self._may_start(run):
+                self._start(run, self._free_slots()[0])
+            elif time.time() < self._since + ASSEMBLY_SECONDS:
+                kept += 1  # agents come back one by one: the queue does not take its place
         for run in self._store.runs(store.QUEUED):
-            used = {running.slot for running in self._running.values()}
-            free = [slot for slot in range(1, self._settings.slots + 1) if slot not in used]
-            if not free:
+            free = self._free_slots()
+            if len(free) <= kept:
                 return
-            if not self._absent(run.silo_names):
+            if self._may_start(run):
                 self._start(run, free[0])
 
+    def _free_slots(self) -> list[int]:
+        used = {running.slot for running in self._running.values()}
+        return [slot for slot in range(1, self._settings.slots + 1) if slot not in used]
+
+    def _may_start(self, run: StoredRun) -> bool:
+        """Whether all of its silos are here, or have been waited for and enough are."""
+        silos = run.silo_names
+        absent = self._absent(silos)
+        if not absent:
+            return True
+        wait = max(run.submitted, self._since) + ASSEMBLY_SECONDS - time.time()
+        if wait > 0:
+            self._look_at = min(self._look_at, time.monotonic() + wait)
+            return False
+        try:
+            return len(silos) - len(absent) >= run.spec.min_silos
+        except StorageError:
+            return True  # its start says so
+
     def _start(self, run: StoredRun, slot: int) -> None:
-        # First, so that a coordinator that is killed in the next moment finds it again.
-        self._store.start(run.id)
+        """Start a run, or have it go on."""
+        goes_on = run.status == store.RUNNING
+        if not goes_on:
+            # First, so that a coordinator that is killed in the next moment finds it again.
+            self._store.start(run.id)
         try:
             running = start(
                 run,
                 slot,
                 self._role(run, slot),
                 self._plugins,
-                {silo: self._agents[silo].fingerprint for silo in run.silo_names},
+                {silo: self._agents[silo].fingerprint for silo in self._here(run)},
                 self._context,
             )
         except FlError as error:
-            _log.error("run %s: cannot start: %s", run.id, error.message)
-            self._store.finish(run.id, store.FAILED, error)
+            if goes_on:
+                self._close(run, error)
+            else:
+                _log.error("run %s: cannot start: %s", run.id, error.message)
+                self._store.finish(run.id, store.FAILED, error)
             return
         self._running[run.id] = running
-        _log.info("run %s: started", run.id)
+        _log.info("run %s: %s", run.id, "goes on" if goes_on else "started")
+        self._follow(running)
+
+    def _here(self, run: StoredRun) -> list[str]:
+        absent = self._absent(run.silo_names)
+        return [silo for silo in run.silo_names if silo not in absent]
+
+    def _follow(self, running: Running) -> None:
         in_thread(
-            f"follow-{run.id}",
+            f"follow-{running.stored.id}",
             lambda: running.follow(
                 lambda event: self.loop.put(partial(self._on_role_event, running, event))
             ),
@@ -347,25 +439,91 @@ class Coordinator:
             self._settings.run_port(slot),
             excluded=self._settings.excluded,
             trackers=self._settings.trackers,
+            resume=run.status == store.RUNNING,
         )
 
     def _on_role_event(self, running: Running, event: dict[str, Any] | None) -> None:
-        kind = None if event is None else event["event"]
-        if event is not None and kind == "listening":
-            running.port = event["port"]
-            for silo in running.stored.silo_names:
-                self._send_start(silo, running)
-        elif event is not None and kind == "rows":
-            running.manifest["rows"] = event["rows"]
-        elif event is not None and kind == "round":
-            running.round = event["round"]
-        elif kind in (None, "ended", "failed"):  # the process may be further than this event
-            self._conclude(running)
+        run = running.stored
+        match event:
+            case {"event": "listening", "port": port}:
+                running.port = port
+                for silo in run.silo_names:
+                    if running.config.resume and silo not in self._aside:
+                        running.order({"order": "readmit", "silo": silo})  # the store knows best
+                    self._send_start(silo, running)
+            case {"event": "rows", "rows": rows}:
+                running.manifest["rows"] = rows
+                self._note(running)
+            case {"event": "round", "round": round}:
+                running.round = round
+            case {"event": "best", "round": round}:
+                running.manifest["model_round"] = round
+                self._note(running)
+            case {"event": "joined", "silo": silo}:
+                running.at_work.add(silo)
+            case {"event": "left", "silo": silo}:
+                running.at_work.discard(silo)
+            case {"event": "resumed", "round": round}:
+                running.round = round
+                _log.warning("in run %s: goes on after round %d", run.id, round)
+            case {"event": "refused", "silo": silo, "round": round, "reason": reason}:
+                _log.warning("in run %s: round %d: silo %s: %.500s", run.id, round, silo, reason)
+            case {"event": "extended", "round": round, "reason": reason, "anew": anew}:
+                what = "begins anew" if anew else "waits"
+                _log.warning("in run %s: round %d %s: %.500s", run.id, round, what, reason)
+            case {"event": "aside", "silo": silo, "reason": reason}:
+                self._set_aside(silo, running, reason)
+            case None | {"event": "ended" | "failed"}:  # the process may be further than others
+                self._ended(running)
 
-    def _conclude(self, running: Running) -> None:
-        """A run's aggregator has ended: have its folder completed, and go on meanwhile."""
+    def _set_aside(self, silo: str, running: Running, reason: str) -> None:
+        """A silo has failed too often: no run counts on it until an operator lets it back."""
+        run_id = running.stored.id
+        running.at_work.discard(silo)
+        _log.warning("in run %s: silo %s is set aside: %.500s", run_id, silo, reason)
+        self._aside[silo] = StoredAside(silo, run_id, reason, time.time())
+        try:
+            self._store.set_aside(self._aside[silo])
+        except StorageError as full:  # it is, until the coordinator is stopped
+            _log.error("silo %s: %s", silo, full.message)
+
+    def _note(self, running: Running) -> None:
+        try:
+            running.note()
+        except StorageError as full:
+            _log.error("run %s: %s", running.stored.id, full.message)
+
+    def _ended(self, running: Running) -> None:
+        """A run's aggregator has ended, and with it the run, if it was not cut off."""
         running.process.join()
-        error = running.outcome
+        run = running.stored
+        if not running.cut_off:
+            self._conclude(running, running.outcome)
+        elif self.loop.stopping:
+            del self._running[run.id]
+            self._note(running)
+            _log.info("run %s: goes on when the coordinator is back", run.id)
+        elif running.restarts < control.RESTARTS:
+            self._again(running)
+        else:
+            self._conclude(running, running.outcome)
+
+    def _again(self, running: Running) -> None:
+        try:
+            running.again(self._context)
+        except OSError as error:
+            self._conclude(running, no_process(error))
+            return
+        _log.warning(
+            "in run %s: the aggregator was killed, and is started again (%d of %d)",
+            running.stored.id,
+            running.restarts,
+            control.RESTARTS,
+        )
+        self._follow(running)
+
+    def _conclude(self, running: Running, error: FlError | None) -> None:
+        """A run has ended: have its folder completed, and go on meanwhile."""
 
         def write() -> None:
             written = running.write(error, self._context)
@@ -374,9 +532,28 @@ class Coordinator:
         in_thread(f"write-{running.stored.id}", write)
 
     def _concluded(self, running: Running, error: FlError | None) -> None:
-        """A run's folder is complete: it is over."""
-        run = running.stored
-        del self._running[run.id]
+        """A run's folder is complete."""
+        del self._running[running.stored.id]
+        self._over(running.stored, error)
+
+    def _close(self, run: StoredRun, error: FlError) -> None:
+        """End a run that was to go on: have its folder completed, and go on meanwhile."""
+        if run.id in self._closing:
+            return
+        self._closing.add(run.id)
+
+        def write() -> None:
+            written = close(run.id, self.folder(run.id), error, self._context)
+            self.loop.put(partial(self._closed, run, written))
+
+        in_thread(f"write-{run.id}", write)
+
+    def _closed(self, run: StoredRun, error: FlError) -> None:
+        self._closing.discard(run.id)
+        self._over(run, error)
+
+    def _over(self, run: StoredRun, error: FlError | None) -> None:
+        """A run is over, and its folder complete."""
         status = store.COMPLETED if error is None else store.FAILED
         if isinstance(error, Interrupted):
             status = store.INTERRUPTED
@@ -391,17 +568,19 @@ class Coordinator:
         self._schedule()
 
     def _recover(self) -> None:
-        """Runs that a coordinator before this one was killed in are over."""
-        reason = Interrupted("the coordinator was killed during the run", "submit the run again")
+        """Sort what a coordinator before this one has left running: it goes on, or is over."""
         for run in self._store.runs(store.RUNNING):
-            folder = self.folder(run.id)
             try:
-                manifest = runs.open_run(folder).manifest
-                report.conclude(folder, manifest, reason)
-            except FlError as error:
-                _log.error("run %s: %s", run.id, error.message)
-            self._store.finish(run.id, store.INTERRUPTED, reason)
-            _log.warning("run %s: interrupted: %s", run.id, reason.message)
+                over, error = written_end(self.folder(run.id))
+                if not over:
+                    self._role(run, 1)  # of a spec that is none nothing is to be waited for
+            except FlError as wrong:
+                self._close(run, wrong)
+                continue
+            if over:
+                self._over(run, error)
+            else:
+                _log.warning("run %s: is to go on", run.id)
 
     # Agents
 
@@ -452,27 +631,47 @@ class Coordinator:
         agent.models = hello.models
         _log.info("silo %s: ready, offers %d models", silo, len(hello.models))
         for running in self._running.values():
-            wanted = silo in running.stored.silo_names and running.port
-            if wanted and running.ending is None and running.stored.id not in hello.active:
-                self._send_start(silo, running)
+            self._send_start(silo, running)
         for run_id in hello.active:
-            if run_id not in self._running:
+            run = self._store.run(run_id)
+            if run is None or run.status != store.RUNNING:  # else it goes on, now or soon
                 self._server.send(silo, control.message(control.STOP, {"run": run_id}))
         self._store.seen(StoredSilo(silo, agent.fingerprint, hello.models, time.time()))
         self._schedule()
 
     def _role_ended(self, silo: str, ended: _Ended) -> None:
-        """A silo's role has ended; if it has failed, so does the run."""
+        """A silo's role has ended; if it has failed, the aggregator is to count on it no more."""
         running = self._running.get(ended.run)
-        if running is None or ended.code == 0 or silo not in running.stored.silo_names:
+        if running is None or silo not in running.asked:
+            return
+        running.asked.discard(silo)
+        if ended.code == 0:
+            return
+        if ended.code == TransportError.exit_code and running.unreached[silo] < control.RESTARTS:
+            # Perhaps just while nobody listened, or before it was let back.
+            running.unreached[silo] += 1
+            self._send_start(silo, running)
             return
         title = ERRORS[ended.code].title if ended.code in ERRORS else "unknown"
-        reason = RoleError(f"silo {silo!r}: failed: {title}", "see the log of its agent")
-        running.end(reason, LAST_WORDS_SECONDS)
+        running.order({"order": "lost", "silo": silo, "reason": f"failed: {title}"})
 
     def _send_start(self, silo: str, running: Running) -> None:
+        """Have a silo take part in a run that is under way, if it is one of it and here.
+
+        An agent that does so already takes it for a word on where the aggregator listens.
+        """
         run = running.stored
+        if silo not in run.silo_names or not running.port or running.ending is not None:
+            return
+        if self._absent([silo]):
+            return
+        running.asked.add(silo)
+        running.manifest["certificates_sha256"][silo] = self._agents[silo].fingerprint
         self._server.send(silo, _start_message(run.id, running.port, running.config.spec))
+
+
+def _readmission(silo: str) -> str:
+    return f"`fl readmit {silo}`"
 
 
 def _start_message(run_id: str, port: int, spec: RunSpec) -> Frame:

@@ -38,6 +38,12 @@ class _OfRun(BaseModel):
     follow: bool = False
 
 
+class _OfSilo(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    silo: str = Field(max_length=200)
+
+
 class Operations:
     """Answers operators' requests about ``coordinator``."""
 
@@ -51,6 +57,7 @@ class Operations:
             control.STOP_RUN: self._stop,
             control.FETCH: self._fetch,
             control.REMOVE: self._remove,
+            control.READMIT: self._readmit,
         }
 
     def answer(self, operator: Party, request: Frame, alive: Alive) -> Iterator[Frame]:
@@ -88,6 +95,10 @@ class Operations:
     def _remove(self, operator: str, body: dict[str, Any], alive: Alive) -> Iterator[Frame]:
         run_id = _OfRun.model_validate(body).run
         yield self._ask(lambda: self._coordinator.remove(run_id, operator))
+
+    def _readmit(self, operator: str, body: dict[str, Any], alive: Alive) -> Iterator[Frame]:
+        silo = _OfSilo.model_validate(body).silo
+        yield self._ask(lambda: self._coordinator.readmit(silo, operator))
 
     def _logs(self, operator: str, body: dict[str, Any], alive: Alive) -> Iterator[Frame]:
         """The aggregator's log; followed, until the run is over."""

@@ -21,7 +21,7 @@ from fl_core.plugins import Plugins
 from fl_core.service import control
 from fl_core.spec import RunSpec, as_message
 from fl_core.transport import client
-from fl_core.transport.frames import Frame
+from fl_core.transport.frames import Bytes, Frame
 from fl_core.transport.identity import Identity
 from fl_core.yaml_file import SpecSource
 
@@ -68,6 +68,10 @@ class Operator:
         """Have a run that is over forgotten, and its folder removed."""
         return self._ask(control.REMOVE, {"run": run_id})
 
+    def readmit(self, silo: str) -> dict[str, Any]:
+        """Let a silo back that was set aside."""
+        return self._ask(control.READMIT, {"silo": silo})
+
     def logs(self, run_id: str, follow: bool) -> Iterator[bytes]:
         """The log of a run's aggregator, in parts; followed, until the run is over."""
         for frame in self._call(control.LOGS, {"run": run_id, "follow": follow}):
@@ -108,7 +112,7 @@ class Operator:
                     os.fsync(opened.fileno())
         _check_hashes(folder, run_id)
 
-    def _next_part(self, frames: Iterator[Frame], wanted: int, run_id: str) -> bytes | bytearray:
+    def _next_part(self, frames: Iterator[Frame], wanted: int, run_id: str) -> Bytes:
         frame = next(frames, None)
         if frame is None or not 0 < len(frame.state) <= wanted:
             raise TransportError(f"run {run_id} came in part only", "fetch it again")

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ QUEUED, RUNNING, COMPLETED, FAILED, INTERRUPTED = (
     "interrupted",
 )
 _COLUMNS = "id, spec, operator, status, submitted, started, finished, error"
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_SCHEMA_VERSION = 2
+_FIRST = """
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -46,6 +46,16 @@ CREATE TABLE silos (
     joined REAL NOT NULL
 );
 """
+_SECOND = """
+CREATE TABLE aside (
+    silo TEXT PRIMARY KEY,
+    run TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since REAL NOT NULL
+);
+"""
+_STEPS = (_FIRST, _SECOND)
+"""What each version of the schema adds to the one before it."""
 
 
 def _locked(folder: Path) -> int:
@@ -114,6 +124,16 @@ class StoredRun:
 
 
 @dataclass(frozen=True)
+class StoredAside:
+    """A silo that is set aside: the run in which it failed too often, and how it did so."""
+
+    silo: str
+    run: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True)
 class StoredSilo:
     """A silo that has joined at least once: its certificate, and the models it has offered."""
 
@@ -132,26 +152,29 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Open the store in ``folder``, or make it."""
         self._path = folder / FILE
-        with self._storing():
+        with self._storing(), ExitStack() as stack:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _locked(folder)
+            stack.callback(os.close, _locked(folder))
             self._database = sqlite3.connect(self._path, isolation_level=None)
+            stack.callback(self._database.close)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                script = f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-                self._database.executescript(script)
-            elif version != _SCHEMA_VERSION:
+            if not 0 <= version <= _SCHEMA_VERSION:
                 raise StorageError(
                     f"{self._path} has version {version}, not {_SCHEMA_VERSION}",
                     "run the version of fl-core that has written it, or choose another folder",
                 )
+            if version < _SCHEMA_VERSION:
+                steps = "".join(_STEPS[version:])
+                self._database.executescript(
+                    f"BEGIN; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
+                )
+            self._opened = stack.pop_all()
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
-        os.close(self._lock)
+        self._opened.close()
 
     def add(self, run_id: str, spec: RunSpec, operator: str) -> None:
         """Put a run at the end of the queue."""
@@ -204,6 +227,25 @@ class Store:
                 "SELECT name, fingerprint, models, joined FROM silos ORDER BY name"
             ).fetchall()
         return {row[0]: StoredSilo(row[0], row[1], json.loads(row[2]), row[3]) for row in rows}
+
+    def set_aside(self, aside: StoredAside) -> None:
+        """A silo is set aside, or once more."""
+        self._change(
+            "INSERT OR REPLACE INTO aside (silo, run, reason, since) VALUES (?, ?, ?, ?)",
+            (aside.silo, aside.run, aside.reason, aside.since),
+        )
+
+    def readmit(self, silo: str) -> None:
+        """A silo is let back."""
+        self._change("DELETE FROM aside WHERE silo = ?", (silo,))
+
+    def aside(self) -> dict[str, StoredAside]:
+        """Every silo that is set aside, by name."""
+        with self._storing():
+            rows = self._database.execute(
+                "SELECT silo, run, reason, since FROM aside ORDER BY silo"
+            ).fetchall()
+        return {row[0]: StoredAside(*row) for row in rows}
 
     def _runs(self, where: str, *values: Any) -> list[StoredRun]:
         with self._storing():

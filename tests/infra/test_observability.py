@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from typing import Any, cast
 import pulumi
 import pytest
 
-from fl_core.errors import FlError, Interrupted, RoleError, StorageError
+from fl_core.errors import FlError, Interrupted, RoleError, RunFolderError, StorageError
 from fl_core.service import coordinator
 from fl_core.service.deliveries import Deliveries
 from infra import alarms, insights, log_lines
@@ -430,7 +431,7 @@ def lines(caplog: pytest.LogCaptureFixture, formatter: logging.Formatter) -> Lin
 
 def _coordinator() -> Any:
     """What the coordinator's methods need of it at a run's end."""
-    run = SimpleNamespace(id="20261105-heart-1", silo_names=("north",))
+    run = SimpleNamespace(id="20261105-heart-1", silo_names=("north",), status="queued")
     calls: dict[str, Any] = {
         "_store": SimpleNamespace(
             start=lambda run: None, finish=lambda *a: None, runs=lambda status: [run]
@@ -438,9 +439,13 @@ def _coordinator() -> Any:
         "_server": SimpleNamespace(send=lambda *a: None),
         "_schedule": lambda: None,
         "_running": {run.id: None},
-        "folder": lambda run: ROOT / "no-such-folder",
+        "_closing": set(),
+        "_aside": {},
     }
-    return SimpleNamespace(run=run, **calls)
+    stub = SimpleNamespace(run=run, **calls)
+    for name in ("_over", "_set_aside"):
+        setattr(stub, name, partial(getattr(coordinator.Coordinator, name), stub))
+    return stub
 
 
 def _concluded(error: FlError | None) -> None:
@@ -457,8 +462,10 @@ def _cannot_start() -> None:
     coordinator.Coordinator._start(stub, stub.run, 1)
 
 
-def _recovered() -> None:
-    coordinator.Coordinator._recover(_coordinator())
+def _not_taken_up() -> None:
+    """After a restart of the coordinator."""
+    stub = _coordinator()
+    coordinator.Coordinator._closed(stub, stub.run, RunFolderError("its manifest is none", ""))
 
 
 ENDS: dict[str, tuple[Callable[[], None], bool, bool]] = {
@@ -471,7 +478,7 @@ ENDS: dict[str, tuple[Callable[[], None], bool, bool]] = {
     ),
     "by an operator": (lambda: _concluded(Interrupted("stopped by ada", "")), False, False),
     "cannot start": (_cannot_start, True, False),
-    "coordinator killed": (_recovered, True, False),
+    "not taken up": (_not_taken_up, True, False),
 }
 
 
@@ -482,6 +489,30 @@ def test_a_runs_end_is_found_in_the_coordinators_log(end: str, lines: Lines) -> 
     assert events
     assert any(_matches(log_lines.failed(NAMESPACE), one) for one in events) is failed
     assert any(_matches(log_lines.completed(NAMESPACE), one) for one in events) is completed
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "refused", "silo": "north", "round": 3},
+        {"event": "extended", "round": 3, "anew": True},
+        {"event": "aside", "silo": "north"},
+    ],
+    ids=lambda event: event["event"],
+)
+def test_what_happens_in_a_run_that_goes_on_is_no_failure(
+    event: dict[str, Any], lines: Lines
+) -> None:
+    stub = _coordinator()
+    stub._store.set_aside = lambda aside: None
+    running: Any = SimpleNamespace(stored=stub.run, at_work=set())
+    reason = "silo 'north': failed: data: interrupted: x: completed"
+    told = event | {"reason": reason}
+    (line,) = lines(lambda: coordinator.Coordinator._on_role_event(stub, running, told))
+    assert " WARNING in run 20261105-heart-1: " in line
+    assert line.endswith(reason)
+    assert not _matches(log_lines.failed(NAMESPACE), _event(line))
+    assert not _matches(log_lines.completed(NAMESPACE), _event(line))
 
 
 def test_an_operators_wish_is_worded_as_the_filter_has_it() -> None:
@@ -497,7 +528,7 @@ def test_other_lines_of_the_coordinator_are_no_failure(formatter: logging.Format
         if isinstance(call.func, ast.Attribute) and call.func.attr in ("info", "warning", "error")
     ]
     assert len(templates) > 10
-    ends = ("run %s: %s%s", "run %s: cannot start: %s", "run %s: interrupted: %s")
+    ends = ("run %s: %s%s", "run %s: cannot start: %s")
     assert {*ends} <= {*templates}
     for text in {*templates} - {*ends}:
         # A word where a run's id, a silo's name, a reason or a number stands.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -18,15 +21,76 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from fl_core import plugins as plugin_loader
+from fl_core import runs
+from fl_core import spec as run_spec
 from fl_core.datasets import heart_disease
 from fl_core.service.operator import Operator
 from fl_core.transport.authority import Authority
-from tests.integration.conftest import Outcome
+from tests.integration.conftest import PROBE, Outcome, children_of, spec
 
 FEDERATION = "trial"
-WAIT = 90
+WAIT = 150
 HOSPITALS = Path(heart_disease.__file__).parent
+TWO = ("cleveland", "hungary")
+ASSEMBLY_SECONDS = 3
+"""How long a coordinator with the model ``probe`` waits for all silos of a run."""
 T = Any
+
+
+def write(folder: Path, **changes: object) -> Path:
+    """A small run file of two hospitals."""
+    path = folder / "run.yaml"
+    content = spec(**({"silos": list(TWO)} | changes))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def probe(folder: Path, fault: str = "", pause: float = 0, **changes: object) -> Path:
+    """A run file with a model that does wrong what ``fault`` says; a fit takes ``pause`` s."""
+    params = {"fault": fault, "fault_round": 1, "pause": pause}
+    return write(folder, model={"name": "probe", "params": params}, **changes)
+
+
+def _probe() -> str:
+    """The module of the model ``probe`` for services: its state tells each fit from any other."""
+    text = textwrap.dedent(PROBE)
+    for old, new in (
+        ("fault_round: int = 2", "fault_round: int = 2; pause: float = 0"),
+        (
+            "loss = 0.5",
+            "__import__('time').sleep(600 if fault == 'waits' else self.params.pause); "
+            "w = w + np.random.default_rng(context.seed).random(3, dtype=np.float32); "
+            "loss = 0.5",
+        ),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    return text + (
+        "import sys\n"
+        "if coordinator := sys.modules.get('fl_core.service.coordinator'):\n"
+        f"    coordinator.ASSEMBLY_SECONDS = {ASSEMBLY_SECONDS}\n"
+    )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def roles_of(pid: int) -> dict[str, int]:
+    """The role processes below ``pid``, and of each the process' id: ``fl silo NAME (RUN)``."""
+    found = {}
+    for child in children_of(pid):
+        try:
+            name = Path(f"/proc/{child}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if name.startswith((b"fl silo", b"fl aggregator")):
+            found[name.decode().strip("\0")] = child
+    return found
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = WAIT) -> T:
@@ -80,6 +144,20 @@ class Service:
         except urllib.error.URLError:
             return 0, ""
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process has."""
+        return self.process.poll() is not None
+
+    def roles(self) -> dict[str, int]:
+        """Its role processes, by what they call themselves, and their ids."""
+        return roles_of(self.process.pid)
+
+    def signal_role(self, name: str, number: int) -> None:
+        """Signal the role that calls itself ``name``, once it is there."""
+        pid = wait_for(lambda: self.roles().get(name), f"{name!r} among {self.roles()}")
+        os.kill(pid, number)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it, wait for its end, and give its exit code."""
         if self.process.poll() is None:
@@ -103,7 +181,34 @@ class Services:
         self.port = free_ports(1 + self.slots)
         self.operator = Operator(ann, f"127.0.0.1:{self.port}")
         self.started: list[Service] = []
+        self.now: dict[str, Service] = {}
+        """The services that were started last, by silo or as ``coordinator``."""
         self._count = 0
+
+    def with_probe(self) -> Services:
+        """Processes that are started from now on have the model ``probe``."""
+        site = self.folder / "site"
+        info = site / "probe-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: probe\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[fl_core]\nprobe = probe_of_services\n")
+        (site / "probe_of_services.py").write_text(_probe())
+        self.environment["PYTHONPATH"] = str(site)
+        return self
+
+    def up(self, *silos: str) -> Services:
+        """See to it that the coordinator and these silos' agents run."""
+        down = [name for name in silos if name not in self.now or self.now[name].ended]
+        for name in down:
+            self.agent(name)
+        if "coordinator" not in self.now or self.now["coordinator"].ended:
+            self.coordinator()
+        wait_for(lambda: set(silos) <= self.connected(), f"{silos} to be connected")
+        return self
+
+    def connected(self) -> set[str]:
+        """The silos that are."""
+        return {silo["silo"] for silo in self.status()["silos"] if silo["connected"]}
 
     def coordinator(self, *options: str) -> Service:
         """Start the coordinator, and wait until it listens."""
@@ -114,6 +219,7 @@ class Services:
         )
         wait_for(lambda: service.ask("/ready")[0] == 200 or service.process.poll(), "coordinator")
         assert service.process.poll() is None, service.log()
+        self.now["coordinator"] = service
         return service
 
     def agent(self, silo: str, data: Path | None = None, **environment: str) -> Service:
@@ -128,12 +234,13 @@ class Services:
             data = self.folder / "data" / silo
             data.mkdir(parents=True, exist_ok=True)
             shutil.copy(HOSPITALS / f"{silo}.csv", data)
-        return self._start(
+        self.now[silo] = self._start(
             "agent",
             *("--coordinator", f"127.0.0.1:{self.port}", "--identity", silo),
             *("--data", str(data), "--folder", f"agents/{silo}"),
             **environment,
         )
+        return self.now[silo]
 
     def ready(self, *services: Service) -> None:
         """Wait until all of them say that they are ready."""
@@ -155,11 +262,10 @@ class Services:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def submit(self, file: Path, *options: str) -> str:
-        """Submit a run file; gives the run's id."""
-        done = self.fl("submit", file, *options)
-        assert done.code == 0, done.err
-        return done.out.strip()
+    def submit(self, file: Path, *settings: str) -> str:
+        """Submit a run file, as `fl submit` does; gives the run's id."""
+        content, source = run_spec.load(file, settings)
+        return self.operator.submit(content, source, plugin_loader.load(), file.parent)["run"]
 
     def status(self) -> dict[str, Any]:
         """What ``fl status`` asks for."""
@@ -168,6 +274,14 @@ class Services:
     def run(self, run_id: str) -> dict[str, Any]:
         """One run of the status."""
         return next(run for run in self.status()["runs"] if run["run"] == run_id)
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where the coordinator has a run."""
+        return self.folder / "coordinator" / "runs" / run_id
+
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        """The coordinator's manifest of a run."""
+        return json.loads((self.run_folder(run_id) / runs.MANIFEST_FILE).read_text())
 
     def wait_status(self, run_id: str, *wanted: str) -> dict[str, Any]:
         """Wait until a run has one of the statuses."""

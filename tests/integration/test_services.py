@@ -3,84 +3,52 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fl_core.errors import TransportError
 from fl_core.service.operator import Operator
 from fl_core.transport.authority import Authority
-from tests.integration.conftest import PROBE, ROOT, Fl, children_of, spec
-from tests.integration.services import FEDERATION, HOSPITALS, Services, services, wait_for
+from tests.integration.conftest import ROOT, Fl, children_of
+from tests.integration.services import (
+    FEDERATION,
+    HOSPITALS,
+    TWO,
+    Services,
+    probe,
+    services,
+    sha256,
+    wait_for,
+    write,
+)
 
-TWO = ("cleveland", "hungary")
 
-
-def write(folder: Path, **changes: object) -> Path:
-    """A small run file of two hospitals."""
-    path = folder / "run.yaml"
-    content = spec(**({"silos": list(TWO)} | changes))
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with services(tmp_path_factory.mktemp("federation")) as found:
+        yield found.with_probe()
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Services]:
-    """No process of it runs yet."""
-    with services(tmp_path) as found:
-        yield found
-
-
-def with_probe(federation: Services) -> Services:
-    """Processes that are started from now on have the model ``probe``."""
-    site = federation.folder / "site"
-    info = site / "probe-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: probe\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[fl_core]\nprobe = probe_of_services\n")
-    lines = [line.removeprefix("    ") for line in PROBE.splitlines()]
-    text = "\n".join(lines).replace(
-        "        loss = 0.5",
-        "        import time\n        time.sleep(600 if fault == 'waits' else self.params.pause)\n"
-        "        loss = 0.5",
-    )
-    text = text.replace(
-        "    fault_round: int = 2", "    fault_round: int = 2\n    pause: float = 0"
-    )
-    (site / "probe_of_services.py").write_text(text)
-    federation.environment["PYTHONPATH"] = str(site)
-    return federation
-
-
-def probe(folder: Path, fault: str = "", pause: float = 0, **changes: object) -> Path:
-    """A run file with a model that does wrong what ``fault`` says."""
-    params = {"fault": fault, "fault_round": 1, "pause": pause}
-    return write(folder, model={"name": "probe", "params": params}, **changes)
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def federation(shared: Services) -> Services:
+    """A federation whose coordinator and two agents run; tests share it."""
+    return shared.up(*TWO)
 
 
 def test_a_run_is_what_fl_run_makes_of_it_from_each_silos_own_rows(
     federation: Services, fl: Fl, tmp_path: Path
 ):
-    coordinator = federation.coordinator()
-    agents = [federation.agent(silo) for silo in TWO]
-    federation.ready(*agents)
     file = write(tmp_path)
+    submitted = federation.fl("submit", file)
+    assert submitted.code == 0, submitted.err
+    assert "fl logs -f" in submitted.err
     runs = [
-        federation.submit(file),
-        federation.submit(
-            file,
-            *("--set", "model={name: xgboost}", "--set", "strategy={name: bagging}"),
-        ),
+        submitted.out.strip(),
+        federation.submit(file, "model={name: xgboost}", "strategy={name: bagging}"),
     ]
     log = federation.fl("logs", "-f", runs[0])
     assert "round 2" in log.out
@@ -90,14 +58,14 @@ def test_a_run_is_what_fl_run_makes_of_it_from_each_silos_own_rows(
         other = ["--set", f"model={{name: {model}}}"] if model == "xgboost" else []
         other += ["--set", "strategy={name: bagging}"] if model == "xgboost" else []
         assert fl("run", file, "--out", tmp_path / model, *other).code == 0
-        fetched = tmp_path / "runs" / run_id
+        fetched = federation.folder / "runs" / run_id
         for name in ("model.safetensors", "preprocessing.json", "scores.json"):
             assert sha256(fetched / name) == sha256(tmp_path / model / name), name
         assert (fetched / "report.html").stat().st_size > 10_000
         manifest = json.loads((fetched / "manifest.json").read_text())
         assert set(manifest["certificates_sha256"]) == {"aggregator", *TWO}
     # No process but the roles' loads a learning library, and they are gone.
-    for service in (coordinator, *agents):
+    for service in (federation.now[name] for name in ("coordinator", *TWO)):
         maps = Path(f"/proc/{service.process.pid}/maps").read_text()
         assert "libtorch" not in maps
         assert "xgboost" not in maps
@@ -110,14 +78,14 @@ def test_a_run_is_what_fl_run_makes_of_it_from_each_silos_own_rows(
     again = federation.fl("fetch", runs[0])
     assert again.code == 14
     assert "exists" in again.err
-    assert not [path for path in (tmp_path / "runs").iterdir() if path.name.startswith(".")]
+    kept = (federation.folder / "runs").iterdir()
+    assert not [path for path in kept if path.name.startswith(".")]
 
 
 def test_a_csv_example_takes_its_schema_along(federation: Services, fl: Fl, tmp_path: Path):
     example = ROOT / "examples" / "own-csv"
-    federation.coordinator()
     federation.ready(*(federation.agent(silo, example) for silo in ("north", "south")))
-    run_id = federation.submit(example / "run.yaml", "--set", "rounds=1")
+    run_id = federation.submit(example / "run.yaml", "rounds=1")
     assert federation.wait_status(run_id, "completed", "failed")["status"] == "completed"
     assert federation.fl("fetch", run_id, "--out", tmp_path / "fetched").code == 0
     assert fl("run", example / "run.yaml", "--set", "rounds=1", "--out", tmp_path / "own").code == 0
@@ -125,7 +93,15 @@ def test_a_csv_example_takes_its_schema_along(federation: Services, fl: Fl, tmp_
     assert sha256(one) == sha256(other)
 
 
-def test_strangers_are_turned_away_and_named_in_the_logs(federation: Services, tmp_path: Path):
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[Services]:
+    """A federation of one test's own, of which no process runs yet."""
+    with services(tmp_path) as found:
+        yield found
+
+
+def test_strangers_are_turned_away_and_named_in_the_logs(strict: Services, tmp_path: Path):
+    federation = strict
     coordinator = federation.coordinator("--exclude", "hungary")
     # a silo's certificate in an operator's place
     silo = federation.authority.silo("cleveland")
@@ -185,10 +161,7 @@ def test_strangers_are_turned_away_and_named_in_the_logs(federation: Services, t
 def test_what_cannot_be_run_is_refused_at_once_and_nothing_is_queued(
     federation: Services, tmp_path: Path
 ):
-    with_probe(federation)
-    federation.coordinator()
-    agents = [federation.agent(silo) for silo in TWO]
-    federation.ready(*agents)
+    before = federation.status()["runs"]
     cases = [
         ("silos", ["cleveland", "switzerland"], 20, "silo 'switzerland' has never joined"),
         ("model", {"name": "nothing"}, 11, "unknown model 'nothing'"),
@@ -203,30 +176,30 @@ def test_what_cannot_be_run_is_refused_at_once_and_nothing_is_queued(
         assert (refused.code, text in refused.err) == (code, True), refused.err
         assert "Traceback" not in refused.err
         assert "what to do:" in refused.err
-    assert federation.status()["runs"] == []
     for command in ("stop", "fetch", "logs", "remove"):
         refused = federation.fl(command, "nothing-20260101-000000-00000000")
         assert refused.code == 20
         assert "no run" in refused.err
+    refused = federation.fl("readmit", "cleveland")
+    assert refused.code == 20
+    assert "silo 'cleveland' is not set aside" in refused.err
     # A silo that lacks the model: its agent runs without the plugin.
-    assert agents[0].end() == 0
-    federation.environment["FL_PLUGINS"] = "fl-core-xgboost,probe"
-    federation.ready(federation.agent("cleveland"))
-    del federation.environment["FL_PLUGINS"]
+    assert federation.now["cleveland"].end() == 0
+    lacking = federation.agent("cleveland", FL_PLUGINS="fl-core-xgboost,probe")
+    federation.ready(lacking)
     refused = federation.fl("submit", write(tmp_path))
     assert refused.code == 20
     assert "silo 'cleveland' has no model 'mlp'" in refused.err
+    assert lacking.end() == 0
+    assert federation.status()["runs"] == before
 
 
 def test_runs_wait_for_their_turn_and_can_be_stopped(federation: Services, tmp_path: Path):
-    with_probe(federation)
-    coordinator = federation.coordinator()
-    agents = [federation.agent(silo) for silo in TWO]
-    federation.ready(*agents)
+    coordinator = federation.now["coordinator"]
     slow = federation.submit(probe(tmp_path, "waits"))
     second, third = (federation.submit(probe(tmp_path)) for _ in range(2))
     wait_for(lambda: federation.run(slow)["round"] == 1, "the first round")
-    assert [run["status"] for run in federation.status()["runs"]] == [
+    assert [run["status"] for run in federation.status()["runs"]][-3:] == [
         "running",
         "queued",
         "queued",
@@ -249,108 +222,54 @@ def test_runs_wait_for_their_turn_and_can_be_stopped(federation: Services, tmp_p
     assert federation.fl("remove", second).out == f"{second} is removed\n"
     assert second not in federation.fl("status").out
     assert federation.fl("fetch", slow).code == 0
-    manifest = json.loads((tmp_path / "runs" / slow / "manifest.json").read_text())
+    manifest = json.loads((federation.folder / "runs" / slow / "manifest.json").read_text())
     assert manifest["status"] == "interrupted"
     # The silos' roles are gone as well.
-    wait_for(lambda: roles_of(agents[1].process.pid) == [], "the end of the silo's role")
-
-
-def roles_of(pid: int) -> list[str]:
-    """Names of the role processes below ``pid``."""
-    names = []
-    for child in children_of(pid):
-        try:
-            name = Path(f"/proc/{child}/cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if name.startswith((b"fl silo", b"fl aggregator")):
-            names.append(name.decode().strip("\0"))
-    return names
+    wait_for(lambda: federation.now["hungary"].roles() == {}, "the end of the silo's role")
 
 
 def test_a_silo_that_cannot_take_part_ends_the_run_and_tells_nothing_of_its_rows(
     federation: Services, tmp_path: Path
 ):
-    broken = tmp_path / "broken"
-    broken.mkdir()
     text = (HOSPITALS / "hungary.csv").read_text().splitlines(keepends=True)
     text[1] = text[1].replace(",", ",secret-cell,", 1).replace(",secret-cell,", ",54321x,", 1)
-    (broken / "hungary.csv").write_text("".join(text))
-    coordinator = federation.coordinator()
-    agents = [federation.agent("cleveland"), federation.agent("hungary", broken)]
-    federation.ready(*agents)
-    run_id = federation.submit(write(tmp_path))
+    (federation.folder / "data" / "hungary" / "broken.csv").write_text("".join(text))
+    silos = ["cleveland", {"name": "hungary", "data": "broken.csv"}]
+    run_id = federation.submit(write(tmp_path, silos=silos))
     run = federation.wait_status(run_id, "failed", "completed")
     assert run["error"]["code"] == 16
     assert "silo 'hungary'" in run["error"]["message"]
     assert "data" in run["error"]["message"]
     assert federation.fl("fetch", run_id).code == 0
-    told = federation.fl("logs", run_id).out + coordinator.log() + json.dumps(run)
-    assert "54321x" not in told
-    assert "54321x" in agents[1].log() or "cells, but" in agents[1].log()
+    said = federation.now["coordinator"].log()
+    assert "54321x" not in federation.fl("logs", run_id).out + said + json.dumps(run)
+    own = federation.now["hungary"].log()
+    assert "54321x" in own or "cells, but" in own
 
 
-def test_a_killed_coordinator_comes_back_with_queue_and_history(
-    federation: Services, tmp_path: Path
-):
-    with_probe(federation)
-    coordinator = federation.coordinator()
-    agents = [federation.agent(silo) for silo in TWO]
-    federation.ready(*agents)
+def test_sigterm_ends_services_and_their_roles(federation: Services, tmp_path: Path):
     slow = federation.submit(probe(tmp_path, "waits"))
-    queued = federation.submit(probe(tmp_path))
     wait_for(lambda: federation.run(slow)["round"] == 1, "the first round")
-    assert coordinator.end(signal.SIGKILL) == -signal.SIGKILL
+    assert federation.now["coordinator"].end() == 0
+    assert federation.manifest(slow)["status"] == "running"
+    agents = [federation.now[silo] for silo in TWO]
     wait_for(lambda: agents[0].ask("/ready")[0] == 503, "the agent to see it")
     assert agents[0].ask("/healthy")[0] == 200
-    federation.coordinator()
-    assert federation.wait_status(queued, "completed", "failed")["status"] == "completed"
-    run = federation.run(slow)
-    assert run["status"] == "interrupted"
-    assert "killed" in run["error"]["message"]
-    assert federation.fl("fetch", slow).code == 0
-    for agent in agents:
-        wait_for(lambda agent=agent: roles_of(agent.process.pid) == [], "no role is left")
-
-
-def test_sigterm_ends_services_and_their_roles_and_says_so_in_the_run(
-    federation: Services, tmp_path: Path
-):
-    with_probe(federation)
-    coordinator = federation.coordinator()
-    agents = [federation.agent(silo) for silo in TWO]
-    federation.ready(*agents)
-    slow = federation.submit(probe(tmp_path, "waits"))
-    wait_for(lambda: federation.run(slow)["round"] == 1, "the first round")
-    assert coordinator.end() == 0
-    manifest = json.loads((tmp_path / "coordinator" / "runs" / slow / "manifest.json").read_text())
-    assert manifest["status"] == "interrupted"
-    assert "coordinator was stopped" in manifest["error"]["message"]
     below = [child for agent in agents for child in children_of(agent.process.pid)]
     assert [agent.end() for agent in agents] == [0, 0]
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), "no process is left")
+    # What was not told to go on can be stopped.
     federation.coordinator()
-    assert federation.run(slow)["status"] == "interrupted"
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_agent_that_is_ended_comes_back_into_its_run(
-    federation: Services, tmp_path: Path, number: int
-):
-    with_probe(federation)
-    federation.coordinator()
-    agents = [federation.agent(silo) for silo in TWO]
-    federation.ready(*agents)
-    run_id = federation.submit(probe(tmp_path, pause=0.2, rounds=60))
-    wait_for(lambda: (federation.run(run_id)["round"] or 0) >= 3, "some rounds")
-    agents[1].end(number)
-    federation.ready(federation.agent("hungary"))
-    run = federation.wait_status(run_id, "completed", "failed")
-    assert run["status"] == "completed", run
+    shown = federation.fl("status").out
+    assert federation.run(slow)["status"] == "running"
+    assert "running: waits for" in " ".join(shown.split())
+    assert json.loads(federation.fl("stop", slow, "--json").out)["was"] == "running"
+    federation.wait_status(slow, "interrupted")
+    assert federation.fl("fetch", slow).code == 0
 
 
 def test_a_service_that_cannot_start_says_why(federation: Services, tmp_path: Path):
-    coordinator = federation.coordinator()
+    coordinator = federation.now["coordinator"]
     for options, text in (
         (["--folder", "second"], "cannot listen on 127.0.0.1"),
         (["--folder", "ann/tls.crt"], "ann/tls.crt"),
@@ -368,7 +287,6 @@ def test_a_service_that_cannot_start_says_why(federation: Services, tmp_path: Pa
     )
     assert taken.code == 20
     assert "--health" in taken.err
-    federation.authority.silo("cleveland").save(tmp_path / "cleveland")
     for data, text in (("nowhere", "does not exist"), ("s3://X", "no bucket's name")):
         done = federation.fl("agent", "--data", data, identity="cleveland")
         assert done.code == 13

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from fl_core import plugins as plugin_loader
+from fl_core import runs
 from fl_core.errors import (
+    DataError,
     FlError,
     Interrupted,
     RoleError,
@@ -22,6 +25,7 @@ from fl_core.errors import (
 )
 from fl_core.service import control, coordinator, running, validation
 from fl_core.service.coordinator import Coordinator, Settings
+from fl_core.service.store import Store
 from fl_core.spec import RunSpec
 from fl_core.transport.authority import Authority
 from fl_core.transport.channel import Joined, Left, Received
@@ -29,6 +33,8 @@ from tests.integration.conftest import spec
 
 SPEC = RunSpec.model_validate(spec(silos=["cleveland", "hungary"]))
 OTHER = RunSpec.model_validate(spec(silos=["switzerland"]))
+THREE = ["cleveland", "hungary", "switzerland"]
+QUORUM = RunSpec.model_validate(spec(silos=THREE, quorum={"min_silos": 2}))
 
 
 class Process:
@@ -38,13 +44,19 @@ class Process:
 
     def __init__(self, config: Any, context: Any) -> None:
         self.run = config.run_id
+        self.config = config
         self.ended = False
+        self.killed = False
         self.error: FlError | None = None
         self.told_to_end = False
+        self.orders: list[dict[str, Any]] = []
         Process.made.append(self)
 
     def read(self) -> None:
         """Never called: the test hands in events."""
+
+    def order(self, order: dict[str, Any]) -> None:
+        self.orders.append(order)
 
     def end(self) -> None:
         self.told_to_end = True
@@ -70,22 +82,50 @@ class Network:
         self.sent.append((silo, frame.kind, control.body(frame)["run"]))
 
 
+def write(run: str, folder: Path, manifest: Any, error: FlError | None, context: Any) -> Any:
+    """Complete a run's folder, in this process and without a report."""
+    runs.write_manifest(folder, runs.concluded(folder, manifest, error).manifest)
+    return error
+
+
+PLUGINS = plugin_loader.load()
+IDENTITY = Authority("trial", dt.timedelta(hours=1)).aggregator([])
+
+
+def opened(folder: Path, port: int = 0, slots: int = 1) -> Coordinator:
+    settings = Settings(IDENTITY, folder, "127.0.0.1", port, slots, ("127.0.0.1", 0))
+    found = Coordinator(settings, PLUGINS)
+    found._server = Network()
+    return found
+
+
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coordinator]:
     """A coordinator that runs one run at a time, with its folder in the test's."""
     Process.made = []
     monkeypatch.setattr(running, "RoleProcess", Process)
-    monkeypatch.setattr(running.Running, "write", lambda self, error, context: error)
+    monkeypatch.setattr(running, "_written", write)
     monkeypatch.setattr(coordinator, "Health", lambda *arguments: None)
     monkeypatch.setattr(running.Running, "follow", lambda self, on_event: None)
-    authority = Authority("trial", dt.timedelta(hours=1))
-    settings = Settings(
-        authority.aggregator([]), tmp_path / "folder", "127.0.0.1", 0, 1, ("127.0.0.1", 0)
-    )
-    found = Coordinator(settings, plugin_loader.load())
-    found._server = Network()
+    found = opened(tmp_path / "folder")
     yield found
     found._store.close()
+
+
+@contextmanager
+def after_a_kill(made: Coordinator, **settings: Any) -> Iterator[Coordinator]:
+    """The coordinator that takes the place of one that was killed."""
+    made._store.close()
+    found = opened(made._settings.folder, **settings)
+    found._recover()
+    while found._closing:
+        found._turn()
+    found._schedule()
+    try:
+        yield found
+    finally:
+        found._store.close()
+        made._store = Store(made._settings.folder)
 
 
 def arrive(made: Coordinator, silo: str, stream: int = 1, active: tuple[str, ...] = ()) -> None:
@@ -209,8 +249,8 @@ def test_a_silo_that_comes_back_is_told_to_go_on(made):
     sent(made)
     arrive(made, "hungary", stream=2)
     assert sent(made) == [("hungary", control.START, run)]
-    arrive(made, "hungary", stream=3, active=(run,))
-    assert sent(made) == []
+    arrive(made, "hungary", stream=3, active=(run,))  # whose aggregator may have moved
+    assert sent(made) == [("hungary", control.START, run)]
 
 
 def test_a_silo_that_still_works_on_an_old_run_is_told_to_stop(made):
@@ -223,36 +263,411 @@ def ended_by(silo: str, run: str, code: int) -> Received:
     return Received(silo, control.message(control.ENDED, body), 1)
 
 
-def test_a_failed_silo_ends_the_run_unless_the_aggregator_does_so_first(made, monkeypatch):
-    monkeypatch.setattr(coordinator, "LAST_WORDS_SECONDS", 0.0)
-    for silo in SPEC.silo_names:
+def begun(made: Coordinator, wanted: RunSpec = SPEC) -> str:
+    """A run whose aggregator listens, and whose silos have been told."""
+    for silo in THREE:
         arrive(made, silo)
-    run = submit(made)
+    run = submit(made, wanted)
+    tell(made, "listening", port=1234)
+    sent(made)
+    return run
+
+
+def test_that_a_silo_has_failed_is_for_the_aggregator_to_judge(made):
+    run = begun(made)
     made._on_event(ended_by("hungary", run, 0))
-    made._on_event(ended_by("hungary", "another", 13))
-    made.loop.put(lambda: None)
-    made._turn()
+    made._on_event(ended_by("cleveland", "another", DataError.exit_code))
+    assert Process.made[-1].orders == []
+    made._on_event(ended_by("cleveland", run, DataError.exit_code))
+    lost = {"order": "lost", "silo": "cleveland", "reason": "failed: data"}
+    assert Process.made[-1].orders == [lost]
     assert not Process.made[-1].told_to_end
-    made._on_event(ended_by("hungary", run, 13))
+    for silo in SPEC.silo_names:  # who says it again and again is heard once
+        made._on_event(ended_by(silo, run, DataError.exit_code))
+    assert Process.made[-1].orders == [lost]
+    end(made, RoleError("0 of 2 updates"))
+    assert made.stored(run).error["message"] == "0 of 2 updates"
+    stops = [(silo, control.STOP, run) for silo in SPEC.silo_names]
+    assert sent(made)[-2:] == stops
+
+
+def test_a_silo_that_did_not_get_to_the_aggregator_tries_again_a_few_times(made):
+    run = begun(made)
+    for _ in range(control.RESTARTS):
+        made._on_event(ended_by("hungary", run, TransportError.exit_code))
+        assert sent(made) == [("hungary", control.START, run)]
+        assert Process.made[-1].orders == []
+    made._on_event(ended_by("hungary", run, TransportError.exit_code))
+    assert sent(made) == []
+    assert [order["order"] for order in Process.made[-1].orders] == ["lost"]
+
+
+def killed(made: Coordinator) -> None:
+    """The aggregator was killed, and that is handled."""
+    process = Process.made[-1]
+    process.ended = process.killed = True
+    process.error = RoleError("aggregator ended without a word")
+    made._on_role_event(made._running[process.run], None)
+
+
+def test_an_aggregator_that_was_killed_is_started_again_a_few_times(made, caplog):
+    run = begun(made)
+    for times in range(1, control.RESTARTS + 1):
+        killed(made)
+        assert statuses(made) == ["running"]
+        assert len(Process.made) == 1 + times
+        assert Process.made[-1].config.resume
+        assert Process.made[-1].config.port == Process.made[0].config.port
+        made._on_event(ended_by("hungary", run, TransportError.exit_code))  # of the one before
+        assert Process.made[-1].orders == []
+        assert sent(made) == []
+        tell(made, "listening", port=1234 + times)
+        assert sent(made) == [(silo, control.START, run) for silo in SPEC.silo_names]
+    assert f"started again ({control.RESTARTS} of {control.RESTARTS})" in caplog.text
+    killed(made)
+    while run in made._running:
+        made._turn()
+    assert len(Process.made) == 1 + control.RESTARTS
+    assert made.stored(run).status == "failed"
+    assert "without a word" in made.stored(run).error["message"]
+
+
+def test_an_aggregator_that_a_signal_has_ended_is_started_again(made):
+    begun(made)
+    process = Process.made[-1]
+    process.ended, process.error = True, Interrupted("stopped by a signal")
+    tell(made, "failed")
+    assert statuses(made) == ["running"]
+    assert len(Process.made) == 2
+
+
+def test_an_aggregator_for_which_there_is_no_room_ends_the_run(made, monkeypatch):
+    run = begun(made)
+
+    def no_room(config: Any, context: Any) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(running, "RoleProcess", no_room)
+    killed(made)
+    while run in made._running:
+        made._turn()
+    assert made.stored(run).status == "failed"
+    assert "no memory" in made.stored(run).error["message"]
+
+
+def test_a_run_that_an_operator_ends_is_not_started_again(made):
+    run = begun(made)
+    made.stop_run(run, "ann")
+    killed(made)
+    while run in made._running:
+        made._turn()
+    assert made.stored(run).status == "interrupted"
+    assert len(Process.made) == 1
+
+
+def test_what_an_aggregator_has_to_tell_is_a_warning(made, caplog):
+    begun(made)
+    caplog.clear()
+    tell(made, "refused", silo="hungary", round=3, reason="too heavy")
+    tell(made, "extended", round=4, reason="1 of 2 updates", anew=False)
+    tell(made, "extended", round=4, reason="1 of 2 updates", anew=True)
+    tell(made, "resumed", round=3)
+    tell(made, "aside", silo="hungary", reason="too heavy")
+    run = Process.made[-1].run
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 5
+    assert caplog.messages == [
+        f"in run {run}: round 3: silo hungary: too heavy",
+        f"in run {run}: round 4 waits: 1 of 2 updates",
+        f"in run {run}: round 4 begins anew: 1 of 2 updates",
+        f"in run {run}: goes on after round 3",
+        f"in run {run}: silo hungary is set aside: too heavy",
+    ]
+
+
+def test_the_status_says_how_many_silos_are_at_work(made):
+    begun(made)
+
+    def shown() -> tuple[int, int]:
+        run = made.status(1)["runs"][0]
+        return run["round"], run["at_work"]
+
+    assert shown() == (0, 0)
+    tell(made, "joined", silo="hungary")
+    tell(made, "joined", silo="cleveland")
+    tell(made, "round", round=1)
+    assert shown() == (1, 2)
+    tell(made, "left", silo="hungary", reason="gone")
+    assert shown() == (1, 1)
+    tell(made, "aside", silo="cleveland", reason="x")
+    assert shown() == (1, 0)
+
+
+# A coordinator that comes after another
+
+
+def test_runs_go_on_before_those_that_wait(made):
+    run = begun(made)
+    tell(made, "rows", rows={"hungary": {"train": 3}})
+    queued = submit(made, OTHER)
+    with after_a_kill(made) as again:
+        assert statuses(again) == ["running", "queued"]
+        assert again.status(5)["runs"][0]["round"] is None
+        arrive(again, "switzerland")  # the run's silos may be a moment later
+        arrive(again, "hungary", active=(run,))
+        assert sent(again) == []
+        assert len(Process.made) == 1
+        arrive(again, "cleveland", active=(run,))
+        assert Process.made[-1].run == run
+        assert Process.made[-1].config.resume
+        tell(again, "listening", port=4321)
+        assert sent(again) == [(silo, control.START, run) for silo in SPEC.silo_names]
+        manifest = runs.open_run(again.folder(run)).manifest
+        assert manifest["status"] == "running"
+        assert manifest["rows"] == {"hungary": {"train": 3}}
+        assert len(manifest["resumed"]) == 1
+        end(again)
+        assert statuses(again) == ["completed", "running"]
+        assert Process.made[-1].run == queued
+        assert not Process.made[-1].config.resume
+
+
+def test_a_run_whose_silos_stay_away_holds_the_queue_up_for_a_while_only(made, monkeypatch):
+    run = begun(made)
+    submit(made, OTHER)
+    with after_a_kill(made) as again:
+        arrive(again, "switzerland")
+        assert statuses(again) == ["running", "queued"]
+        monkeypatch.setattr(coordinator, "ASSEMBLY_SECONDS", 0.0)
+        again._look_at = 0.0
+        again.loop.put(lambda: None)
+        again._turn()
+        assert statuses(again) == ["running", "running"]
+        assert run not in again._running
+
+
+def test_another_slot_is_free_for_the_queue(made):
+    begun(made)
+    submit(made, OTHER)
+    with after_a_kill(made, slots=2) as again:
+        arrive(again, "switzerland")
+        assert statuses(again) == ["running", "running"]
+        assert Process.made[-1].run != Process.made[0].run
+
+
+def test_sigterm_leaves_runs_to_the_next_coordinator(made):
+    run = begun(made)
+    made.loop.stop()
+
+    def end_it() -> None:
+        assert Process.made[-1].told_to_end
+        Process.made[-1].ended, Process.made[-1].error = True, Interrupted("stopped by a signal")
+        tell(made, "failed")
+
+    made.loop.put(lambda: made.loop.put(end_it))
+    made._work()
+    assert made._running == {}
+    assert made.stored(run).status == "running"
+    assert runs.open_run(made.folder(run)).manifest["status"] == "running"
+    with after_a_kill(made) as again:
+        for silo in SPEC.silo_names:
+            arrive(again, silo)
+        assert Process.made[-1].config.resume
+        assert run in again._running
+
+
+def test_a_run_that_ends_while_the_coordinator_stops_is_over(made):
+    run = begun(made)
+    made.loop.stop()
+
+    def end_it() -> None:
+        Process.made[-1].ended = True
+        tell(made, "ended")
+
+    made.loop.put(lambda: made.loop.put(end_it))
+    made._work()
+    assert made.stored(run).status == "completed"
+
+
+@pytest.mark.parametrize("error", [None, DataError("rows"), Interrupted("stopped by ann")])
+def test_a_run_whose_end_is_written_already_is_over(made, error):
+    run = begun(made)
+    folder = made.folder(run)
+    write(run, folder, runs.open_run(folder).manifest, error, None)
+    with after_a_kill(made) as again:
+        for silo in SPEC.silo_names:
+            arrive(again, silo)
+        stored = again.stored(run)
+        assert len(Process.made) == 1
+    assert stored.status == runs.open_run(folder).manifest["status"] != "running"
+    assert stored.error == (None if error is None else error.as_dict())
+
+
+def _without_folder(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def _without_manifest(folder: Path) -> None:
+    (folder / "manifest.json").rename(folder / ".manifest.json.part")
+
+
+@pytest.mark.parametrize("cut", [_without_folder, _without_manifest])
+def test_a_run_that_was_cut_off_at_its_very_start_begins_then(made, cut: Callable[[Path], None]):
+    run = begun(made)
+    cut(made.folder(run))
+    with after_a_kill(made) as again:
+        for silo in SPEC.silo_names:
+            arrive(again, silo)
+        assert runs.open_run(again.folder(run)).manifest["status"] == "running"
+        assert [path.name for path in again.folder(run).iterdir()] == ["manifest.json"]
+        assert Process.made[-1].run == run
+
+
+@pytest.mark.parametrize("wrong", ["spec", "manifest", "another"])
+def test_a_run_that_cannot_be_taken_up_has_failed(made, wrong):
+    run = begun(made)
+    path = made.folder(run) / "manifest.json"
+    if wrong == "spec":
+        made._store._database.execute("UPDATE runs SET spec = json_set(spec, '$.rounds', 0)")
+    elif wrong == "manifest":
+        path.write_text("no manifest")
+    else:
+        path.write_text(path.read_text().replace('"spec_sha256": "', '"spec_sha256": "0'))
+    with after_a_kill(made) as again:
+        for silo in SPEC.silo_names:
+            arrive(again, silo)
+        while again._closing:
+            again._turn()
+        stored = again.stored(run)
+        assert len(Process.made) == 1
+    assert stored.status == "failed"
+    said = {"spec": "none of this version", "manifest": "cannot be read", "another": "another run"}
+    assert said[wrong] in stored.error["message"]
+    if wrong != "manifest":
+        assert runs.open_run(path.parent).manifest["status"] == "failed"
+
+
+def test_a_run_that_waits_to_go_on_can_be_stopped(made):
+    run = begun(made)
+    with after_a_kill(made) as again:
+        assert again.stop_run(run, "ann") == {"run": run, "was": "running"}
+        for silo in SPEC.silo_names:  # in that very moment
+            arrive(again, silo)
+        assert again._running == {}
+        while again._closing:
+            again._turn()
+        assert again.stored(run).status == "interrupted"
+        assert runs.open_run(again.folder(run)).manifest["status"] == "interrupted"
+
+
+def test_an_agent_goes_on_with_a_run_that_is_to_go_on(made):
+    run = begun(made)
+    with after_a_kill(made) as again:
+        arrive(again, "hungary", active=(run, "old"))
+        assert sent(again) == [("hungary", control.STOP, "old")]
+
+
+# Silos that are missing
+
+
+def test_after_a_while_the_quorum_is_enough_for_a_start(made, monkeypatch):
+    arrive(made, "switzerland")
+    made._on_event(Left("switzerland", "gone", stream=1))
+    arrive(made, "cleveland")
+    arrive(made, "hungary")
+    now = time.monotonic()
+    run = submit(made, QUORUM)
+    assert statuses(made) == ["queued"]
+    assert now < made._look_at <= time.monotonic() + coordinator.ASSEMBLY_SECONDS
+    monkeypatch.setattr(coordinator, "ASSEMBLY_SECONDS", 0.0)
+    made._look_at = 0.0
     made.loop.put(lambda: None)
     made._turn()
-    assert Process.made[-1].told_to_end
-    end(made, Interrupted("stopped by a signal"))
-    assert made.stored(run).status == "failed"
-    assert made.stored(run).error["message"] == "silo 'hungary': failed: data"
+    assert statuses(made) == ["running"]
+    tell(made, "listening", port=1234)
+    assert sent(made) == [("cleveland", control.START, run), ("hungary", control.START, run)]
+    arrive(made, "switzerland", stream=2)
+    assert sent(made) == [("switzerland", control.START, run)]
+    certificates = made._running[run].manifest["certificates_sha256"]
+    assert set(certificates) == {"aggregator", *THREE}
 
 
-def test_the_aggregators_own_reason_is_told_where_it_has_one(made):
-    for silo in SPEC.silo_names:
+def test_less_than_the_quorum_is_never_enough(made, monkeypatch):
+    for silo in THREE:
         arrive(made, silo)
-    run = submit(made)
-    made._on_event(ended_by("hungary", run, 16))
-    end(made, RoleError("silo 'hungary', round 3: refused"))
-    assert made.stored(run).error["message"] == "silo 'hungary', round 3: refused"
-    assert sent(made)[-2:] == [
-        ("cleveland", control.STOP, run),
-        ("hungary", control.STOP, run),
-    ]
+        made._on_event(Left(silo, "gone", stream=1))
+    arrive(made, "hungary", stream=2)
+    submit(made, QUORUM)
+    monkeypatch.setattr(coordinator, "ASSEMBLY_SECONDS", 0.0)
+    made._schedule()
+    assert statuses(made) == ["queued"]
+    arrive(made, "cleveland", stream=2)
+    assert statuses(made) == ["running"]
+
+
+def test_a_silo_that_is_set_aside_takes_part_again_once_it_is_let_back(made):
+    run = begun(made, QUORUM)
+    tell(made, "aside", silo="hungary", reason="too heavy")
+    made._on_event(ended_by("hungary", run, TransportError.exit_code))
+    arrive(made, "hungary", stream=2)
+    assert sent(made) == []
+    (shown,) = [silo for silo in made.status(1)["silos"] if silo["aside"]]
+    assert (shown["silo"], shown["connected"]) == ("hungary", True)
+    assert shown["aside"]["run"] == run
+    assert shown["aside"]["reason"] == "too heavy"
+    for silo in ("cleveland", "nothing"):
+        with pytest.raises(ServiceError, match=f"'{silo}' is not set aside .*hungary") as caught:
+            made.readmit(silo, "ann")
+        assert "fl status" in caught.value.remedy
+    Process.made[-1].orders.clear()
+    assert made.readmit("hungary", "ann") == {"silo": "hungary", "runs": [run]}
+    assert Process.made[-1].orders == [{"order": "readmit", "silo": "hungary"}]
+    assert sent(made) == [("hungary", control.START, run)]
+    assert not [silo for silo in made.status(1)["silos"] if silo["aside"]]
+    with pytest.raises(ServiceError, match="not set aside"):
+        made.readmit("hungary", "ann")
+
+
+def test_who_is_set_aside_outlives_the_coordinator(made):
+    run = begun(made, QUORUM)
+    tell(made, "aside", silo="hungary", reason="too heavy")
+    with after_a_kill(made) as again:
+        for silo in THREE:
+            arrive(again, silo)
+        assert again._running == {}  # one is missing: not at once
+        assert again.status(1)["runs"][0]["absent"] == ["hungary"]
+        again.readmit("hungary", "ann")
+        assert run in again._running
+        tell(again, "listening", port=1234)
+        # Its last checkpoint may know nothing of that.
+        assert {"order": "readmit", "silo": "hungary"} in Process.made[-1].orders
+
+
+def test_a_run_that_needs_a_silo_that_is_set_aside_is_refused(made):
+    begun(made, QUORUM)
+    tell(made, "aside", silo="hungary", reason="too heavy")
+    submit(made, QUORUM)
+    with pytest.raises(ServiceError, match="needs 2 silos and has 1: set aside is hungary") as one:
+        submit(made)
+    assert "`fl readmit hungary`" in one.value.remedy
+    tell(made, "aside", silo="cleveland", reason="too heavy")
+    with pytest.raises(ServiceError, match="set aside is cleveland, hungary"):
+        submit(made, QUORUM)
+
+
+def test_a_full_disk_does_not_hide_that_a_silo_is_set_aside(made, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise StorageError("disk is full")
+
+    begun(made, QUORUM)
+    monkeypatch.setattr(made._store, "set_aside", full)
+    tell(made, "aside", silo="hungary", reason="too heavy")
+    assert statuses(made) == ["running"]
+    assert [silo["silo"] for silo in made.status(1)["silos"] if silo["aside"]] == ["hungary"]
+
+
+# What operators do
 
 
 def test_a_run_can_be_stopped_once(made):
@@ -261,8 +676,7 @@ def test_a_run_can_be_stopped_once(made):
     first, second = submit(made), submit(made)
     assert made.stop_run(second, "ann")["was"] == "queued"
     assert made.stop_run(first, "ann")["was"] == "running"
-    made.loop.put(lambda: None)
-    made._turn()
+    assert Process.made[-1].told_to_end
     end(made, Interrupted("stopped by a signal"))
     assert statuses(made) == ["interrupted", "interrupted"]
     assert made.stored(first).error["message"] == "stopped by ann"
@@ -350,9 +764,14 @@ def test_a_coordinator_that_is_killed_while_a_run_starts_finds_it_again(made, mo
     monkeypatch.setattr(coordinator, "start", killed)
     with pytest.raises(KeyboardInterrupt):
         submit(made)
-    monkeypatch.undo()
-    made._recover()
-    assert statuses(made) == ["interrupted"]
+    monkeypatch.setattr(coordinator, "start", running.start)
+    with after_a_kill(made) as again:
+        assert statuses(again) == ["running"]
+        for silo in SPEC.silo_names:
+            arrive(again, silo)
+        assert len(Process.made) == 1
+        end(again)
+        assert statuses(again) == ["completed"]
 
 
 def test_a_spec_of_another_version_can_be_listed_and_fails_alone(made):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from fl_core.errors import ERRORS, FlError, Interrupted, RoleError, StorageError, from_dict
 from fl_core.service import store
-from fl_core.service.store import FILE, Store, StoredSilo
+from fl_core.service.store import FILE, Store, StoredAside, StoredSilo
 from fl_core.spec import RunSpec
 
 CONTENT = {
@@ -165,6 +165,68 @@ def test_a_silo_is_kept_as_it_was_last_seen(tmp_path):
         assert list(one.silos()) == ["a", "b"]
 
 
+def test_a_silo_is_set_aside_until_it_is_let_back(tmp_path):
+    first = StoredAside("b", "trial-1", "too heavy", 1.5)
+    again = StoredAside("b", "trial-2", "wh\u00e4t\n'\"", 2.5)
+    other = StoredAside("a", "trial-1", "", 0.0)
+    with opened(tmp_path) as one:
+        assert one.aside() == {}
+        for aside in (first, other, again):
+            one.set_aside(aside)
+        one.seen(StoredSilo("b", "11", ["mlp"], 3.0))  # joining changes nothing of it
+    with opened(tmp_path) as one:
+        assert one.aside() == {"a": other, "b": again}
+        assert list(one.aside()) == ["a", "b"]
+        one.readmit("b")
+        one.readmit("nobody")
+        assert one.aside() == {"a": other}
+        assert list(one.silos()) == ["b"]
+
+
+def first_version(folder: Path) -> None:
+    """Make a store of version 1 of a new one, with what is in it."""
+    database = sqlite3.connect(folder / FILE)
+    database.executescript("DROP TABLE aside; PRAGMA user_version = 1;")
+    database.close()
+
+
+def test_a_store_of_the_first_version_is_taken_over_as_it_is(tmp_path):
+    silo = StoredSilo("a", "11", ["mlp"], 1.0)
+    with opened(tmp_path) as one:
+        for name in "abc":
+            one.add(name, SPEC, "ann")
+        one.start("b")
+        one.finish("a", store.FAILED, RoleError("lost"))
+        one.seen(silo)
+        before = one.latest(9)
+    first_version(tmp_path)
+    for _ in range(2):  # and once only
+        with opened(tmp_path) as one:
+            assert one.latest(9) == before
+            assert one.silos() == {"a": silo}
+            one.set_aside(StoredAside("a", "b", "x", 1.0))
+            one.add(secrets.token_hex(8), SPEC, "ann")
+            before = one.latest(9)
+    database = sqlite3.connect(tmp_path / FILE)
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    database.close()
+
+
+def test_a_store_that_cannot_be_taken_over_is_left_as_it_was(tmp_path):
+    with opened(tmp_path) as one:
+        one.add("trial-1", SPEC, "ann")
+    first_version(tmp_path)
+    with full_disk(), pytest.raises(StorageError, match=str(tmp_path / FILE)):
+        Store(tmp_path)
+    database = sqlite3.connect(tmp_path / FILE)
+    assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    assert database.execute("SELECT name FROM sqlite_master WHERE name = 'aside'").fetchall() == []
+    database.close()
+    with opened(tmp_path) as one:
+        assert ids(one.latest(9)) == ["trial-1"]
+        assert one.aside() == {}
+
+
 @pytest.mark.parametrize("text", ["'; DROP TABLE runs; --", "\0", "\U0001f600", "%", "", "?"])
 def test_text_is_text(tmp_path, text):
     with opened(tmp_path) as one:
@@ -273,7 +335,7 @@ KILLED = f"""
 import os, signal, sys
 from pathlib import Path
 from fl_core.errors import RoleError
-from fl_core.service.store import FAILED, Store, StoredSilo
+from fl_core.service.store import FAILED, Store, StoredAside, StoredSilo
 from fl_core.spec import RunSpec
 one = Store(Path(sys.argv[1]))
 spec = RunSpec.model_validate({CONTENT!r})
@@ -283,6 +345,7 @@ one.start("a")
 one.finish("a", FAILED, RoleError("lost"))
 one.start("b")
 one.seen(StoredSilo("a", "11", ["mlp"], 1.0))
+one.set_aside(StoredAside("b", "a", "lost", 1.0))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -298,6 +361,7 @@ def test_what_a_killed_process_was_told_is_on_the_disk(tmp_path):
             ("c", store.QUEUED),
         ]
         assert list(one.silos()) == ["a"]
+        assert list(one.aside()) == ["b"]
         one.add("d", SPEC, "ann")
         assert ids(one.runs(store.QUEUED)) == ["c", "d"]
 
@@ -306,12 +370,12 @@ def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
     with opened(tmp_path) as one:
         one.add("trial-1", SPEC, "ann")
     database = sqlite3.connect(tmp_path / FILE)
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 3")
     database.close()
     before = (tmp_path / FILE).read_bytes()
     with pytest.raises(StorageError) as caught:
         Store(tmp_path)
-    assert caught.value.message == f"{tmp_path / FILE} has version 2, not 1"
+    assert caught.value.message == f"{tmp_path / FILE} has version 3, not 2"
     assert "another folder" in caught.value.remedy
     assert (tmp_path / FILE).read_bytes() == before
 
@@ -372,7 +436,7 @@ def test_on_a_full_disk_a_change_is_refused_and_nothing_is_lost(tmp_path):
 
 
 def test_a_folder_belongs_to_one_coordinator(tmp_path):
-    """A second one would take the first one's runs for interrupted."""
+    """A second one would go on with the first one's runs."""
     with opened(tmp_path), pytest.raises(FlError):
         Store(tmp_path).close()
     with opened(tmp_path):
