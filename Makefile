@@ -21,7 +21,7 @@ PACKAGES := .venv/.packages-$(or $(TORCH_BACKEND),default)
 .DELETE_ON_ERROR:
 # test runs its parts in the order given, so that pytest's verdict is the last line.
 .NOTPARALLEL:
-.PHONY: help setup demo image test test-infra engine lint test-install e2e cluster cluster-down lock quality search bench clean
+.PHONY: help setup demo image test test-infra engine lint test-install e2e cluster cluster-down lock quality search bench chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -75,8 +75,14 @@ quality: setup ## the accuracy figures, over the seeds: benchmarks/results
 search: setup ## the hyper-parameters of the examples, by validation rows only: benchmarks/results
 	$(BIN)/python -m benchmarks.search
 
-bench: setup ## the performance figures, beside stock FedML
+bench: setup ## the performance figures, beside stock FedML, Flower, NVFlare and the raw floor; half an hour
 	$(BIN)/python -m benchmarks.bench
+
+SEEDS ?= 0:200
+
+chaos: setup ## whole runs under faults: SEEDS=from:to, in virtual time and on real processes
+	$(BIN)/python -m tests.chaos.virtual --seeds $(SEEDS)
+	$(BIN)/python -m tests.chaos.processes --seeds $(SEEDS)
 
 clean: ## removes what make made, not runs/
 	@test ! -e build/e2e/cluster/holder.json || $(MAKE) --no-print-directory cluster-down

@@ -57,12 +57,28 @@ class Process:
 
 
 class Watch:
-    """Looks at processes and all their descendants, several times a second, until stopped."""
+    """Looks at processes and all their descendants, several times a second, until stopped.
 
-    def __init__(self, roots: Mapping[int, str]) -> None:
-        """``roots``: names of the first processes by id."""
+    What was once a descendant stays one, also after its parent has ended; and so is what is in
+    the session of a first process, as :func:`started` gives each.
+    """
+
+    def __init__(
+        self,
+        roots: Mapping[int, str],
+        name: Callable[[str], str | None],
+        shared: bool = False,
+    ) -> None:
+        """Look at ``roots``, which are names by process id.
+
+        ``name`` gives a descendant's name by its command line; where it gives None, a descendant
+        is called as its parent is. ``shared``: weigh shared pages too, which takes longer.
+        """
         self._roots = roots
+        self._name = name
+        self._shared = shared
         self._seen: dict[tuple[int, int], Process] = {}
+        self._together: dict[str, int] = {}
         self.peak_shared_bytes = 0
         """Most memory of all processes together, a page that several share counted once."""
         self._stop = threading.Event()
@@ -74,47 +90,90 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
+    def end_all(self) -> None:
+        """End whatever is left of what was seen, and look no more."""
+        self.stop()
+        for stat in _stats():
+            if stat.key in self._seen:
+                with suppress(ProcessLookupError):
+                    os.kill(stat.pid, signal.SIGKILL)
+
     def processes(self) -> list[Process]:
         """All that were seen, the first started first."""
         return [self._seen[key] for key in sorted(self._seen, key=lambda key: key[1])]
+
+    def peaks(self) -> dict[str, int]:
+        """Bytes by name: the most that processes of that name had had, of those there at once."""
+        return dict(self._together)
 
     def _run(self) -> None:
         next_shared = 0.0
         while not self._stop.wait(INTERVAL_SECONDS):
             pids = self._look()
-            if time.monotonic() >= next_shared:
+            if self._shared and time.monotonic() >= next_shared:
                 shared = sum(_proportional_bytes(pid) for pid in pids)
                 self.peak_shared_bytes = max(self.peak_shared_bytes, shared)
                 next_shared = time.monotonic() + SHARED_INTERVAL_SECONDS
 
     def _look(self) -> list[int]:
-        stats = dict(_stats())
-        family = set(self._roots) & stats.keys()
+        stats = {stat.pid: stat for stat in _stats()}
+        family = {
+            pid: self._roots[stat.session]
+            for pid, stat in stats.items()
+            if stat.session in self._roots
+        }
+        family |= {pid: name for pid, name in self._roots.items() if pid in stats}
+        family |= {
+            pid: self._seen[stat.key].name for pid, stat in stats.items() if stat.key in self._seen
+        }
         grown = True
         while grown:
-            more = {pid for pid, stat in stats.items() if stat.parent in family} - family
+            more = {
+                pid: family[stat.parent]
+                for pid, stat in stats.items()
+                if pid not in family and stat.parent in family
+            }
             grown = bool(more)
             family |= more
         now = time.time()
-        for pid in family:
-            name, peak = self._roots.get(pid) or _name(pid), _peak_bytes(pid)
+        together: dict[str, int] = {}
+        for pid, inherited in family.items():
+            name, peak = self._roots.get(pid) or self._named(pid, inherited), _peak_bytes(pid)
             if not name or not peak:
                 continue
-            process = self._seen.setdefault((pid, stats[pid].start), Process(name))
+            process = self._seen.setdefault(stats[pid].key, Process(name))
             process.name = name
             process.peak_bytes = max(process.peak_bytes, peak)
             process.cpu.append((now, stats[pid].cpu_seconds))
+            if len(process.cpu) > 1:  # between fork and exec a process is its parent's image
+                together[name] = together.get(name, 0) + process.peak_bytes
+        for name, peak in together.items():
+            self._together[name] = max(self._together.get(name, 0), peak)
         return sorted(family)
+
+    def _named(self, pid: int, inherited: str) -> str | None:
+        try:
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        except OSError:
+            return None
+        return self._name(title.decode(errors="replace")) or inherited
 
 
 @dataclass(frozen=True)
 class _Stat:
+    pid: int
     parent: int
+    session: int
     start: int
     cpu_seconds: float
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """What no later process shares."""
+        return self.pid, self.start
 
-def _stats() -> Iterator[tuple[int, _Stat]]:
+
+def _stats() -> Iterator[_Stat]:
     """What /proc/PID/stat says of every process (man 5 proc_pid_stat)."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -123,23 +182,22 @@ def _stats() -> Iterator[tuple[int, _Stat]]:
             text = Path("/proc", entry, "stat").read_text(encoding="ascii", errors="replace")
             fields = text.rpartition(")")[2].split()
             cpu = (int(fields[11]) + int(fields[12])) / TICKS
-            yield int(entry), _Stat(int(fields[1]), int(fields[19]), cpu)
+            yield _Stat(int(entry), int(fields[1]), int(fields[3]), int(fields[19]), cpu)
 
 
-def _name(pid: int) -> str:
+def role_name(title: str) -> str:
     """``aggregator`` or ``silo NAME`` by the title of a role, else a word for the helper."""
-    try:
-        title = (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
-    except OSError:
-        return ""
     if title.startswith(("fl aggregator", "fl silo")):
         return title.removeprefix("fl ").partition(" (")[0]
     for word in ("forkserver", "resource_tracker"):
         if word in title:
             return word.replace("_", " ")
     return "other"
+
+
+def as_parent(title: str) -> None:
+    """Every process is called as its parent is."""
+    return None
 
 
 def _peak_bytes(pid: int) -> int:
@@ -202,6 +260,8 @@ class FlRun:
     seconds: float
     """Of the whole process."""
     watch: Watch | None
+    started: float
+    """Seconds since 1970, when the command was given."""
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of its metrics.jsonl."""
@@ -218,13 +278,14 @@ def run_fl(
     folder: Path,
     watched: bool = False,
     environment: Mapping[str, str] | None = None,
+    shared: bool = False,
 ) -> FlRun:
     """``fl run ARGUMENTS --out FOLDER``, to its end. Raises BenchmarkError when it fails."""
     command = [*fl(), "run", *arguments, "--out", str(folder)]
     log = folder.with_name(folder.name + ".log")
-    start = time.perf_counter()
+    began, start = time.time(), time.perf_counter()
     with started(command, log, environment) as process:
-        watch = Watch({process.pid: "fl"}) if watched else None
+        watch = Watch({process.pid: "fl"}, role_name, shared) if watched else None
         try:
             process.wait(TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -236,4 +297,4 @@ def run_fl(
     if process.returncode:
         text = log.read_text(encoding="utf-8", errors="replace")
         raise BenchmarkError(f"fl run {' '.join(arguments)} ended {process.returncode}:\n{text}")
-    return FlRun(folder, seconds, watch)
+    return FlRun(folder, seconds, watch, began)

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.processes import ROOT, BenchmarkError
 from benchmarks.quality import SEEDS
-from benchmarks.stock import THREADS
+from benchmarks.systems.contract import THREADS
 from fl_core import plugins, spec
 from fl_core.dataset import Table
 from fl_core.job import Job, resolve

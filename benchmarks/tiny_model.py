@@ -1,6 +1,8 @@
-"""Two models that learn next to nothing, as a plugin: what a round costs beside the training.
+"""Models that learn next to nothing, as a plugin: what a round costs beside the training.
 
-``bench-tiny`` answers at once; ``bench-slow`` lets one silo sleep, so that all others wait for it.
+``bench-tiny`` answers at once; ``bench-slow`` lets one silo sleep, so that all others wait for it;
+``bench-constant`` adds a constant to an array of any size. ``bench-rows`` is a dataset of a few
+made-up rows for as many as 64 silos.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from fl_core.dataset import Table
+from fl_core.dataset import Dataset, DatasetParams, Schema, Table
 from fl_core.hookspecs import hookimpl
 from fl_core.model import FitContext, Model, ModelParams, Update
 from fl_core.state import State
@@ -68,8 +70,66 @@ class Slow(Tiny):
         return super().fit(state, table, context)
 
 
+class ConstantParams(ModelParams):
+    """Hyper-parameters of ``bench-constant``."""
+
+    values: int = Field(ge=1, description="of the state's one array")
+    silos: int = Field(ge=1, description="of the run")
+
+
+class Constant(Model):
+    """One array; silo I of N adds I/N to it. Scores are all alike."""
+
+    name: ClassVar[str] = "bench-constant"
+    Params: ClassVar[type[ModelParams]] = ConstantParams
+    strategies: ClassVar[tuple[str, ...]] = ("fedavg",)
+
+    def initial_state(self, seed: int) -> State:
+        """Random, and the same for every seed."""
+        assert isinstance(self.params, ConstantParams)
+        values = np.random.default_rng(0).standard_normal(self.params.values, dtype=np.float32)
+        return {"weights": values}
+
+    def fit(self, state: State, table: Table, context: FitContext) -> Update:
+        """Add it."""
+        assert isinstance(self.params, ConstantParams)
+        constant = np.float32(int(context.silo.removeprefix("silo-")) / self.params.silos)
+        return Update({"weights": state["weights"] + constant}, 1, {"loss": 0.0})
+
+    def predict(self, state: State, table: Table) -> np.ndarray:
+        """No opinion."""
+        return np.full(len(table), 0.5)
+
+
+class Rows(Dataset):
+    """Sixteen made-up rows a silo."""
+
+    name: ClassVar[str] = "bench-rows"
+    Params: ClassVar[type[DatasetParams]] = DatasetParams
+    description: ClassVar[str] = "made-up rows"
+    silos: ClassVar[tuple[str, ...]] = tuple(f"silo-{i}" for i in range(1, 65))
+    takes_data: ClassVar[bool] = False
+
+    def schema(self) -> Schema:
+        """One number, and whether it is large."""
+        label = {"column": "large", "negative": [0], "positive": [1]}
+        return Schema.model_validate({"columns": {"size": {"kind": "number"}}, "label": label})
+
+    def load(self, silo: str, data: str | None) -> Table:
+        """The same for all."""
+        sizes = np.arange(16, dtype=np.float64)
+        return Table(sizes[:, None], (sizes >= 8).astype(np.uint8))
+
+
 @hookimpl
 def register_models(register: Callable[[type[Model]], None]) -> None:
-    """Offer both."""
+    """Offer all three."""
     register(Tiny)
     register(Slow)
+    register(Constant)
+
+
+@hookimpl
+def register_datasets(register: Callable[[type[Dataset]], None]) -> None:
+    """Offer the rows."""
+    register(Rows)

@@ -12,31 +12,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
 import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_resolve = socket.getaddrinfo
+import loopback  # before FedML
 
-
-def _loopback_only(host: Any, *args: Any, **kwargs: Any) -> Any:
-    """FedML asks its vendor for a configuration at start: here as without a network."""
-    if host not in LOOPBACK and host is not None:
-        raise socket.gaierror(socket.EAI_AGAIN, f"{host}: no network in a benchmark")
-    return _resolve(host, *args, **kwargs)
-
-
-socket.getaddrinfo = _loopback_only
-
-import fedml  # noqa: E402 - after the guard
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from fedml import FedMLRunner  # noqa: E402
-from fedml.core import ClientTrainer, ServerAggregator  # noqa: E402
-from torch.nn import functional  # noqa: E402
+# isort: split
+import fedml
+import numpy as np
+import torch
+from fedml import FedMLRunner
+from fedml.core import ClientTrainer, ServerAggregator
+from torch.nn import functional
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
@@ -134,16 +123,6 @@ def model(folder: Path) -> Network:
     return network
 
 
-def wait_for_server(addresses: Path) -> None:
-    """A FedML client dies when it comes before its server, so wait for the server's port."""
-    _, _, host, port = addresses.read_text(encoding="ascii").splitlines()[1].split(",")
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
-                return
-        time.sleep(0.05)
-
-
 def main() -> None:
     """Be the role that the arguments say."""
     args = fedml.init()
@@ -158,7 +137,7 @@ def main() -> None:
         found = {"aggregated": aggregator.times, "auc": aggregator.auc}
         (folder / "times.json").write_text(json.dumps(found), encoding="utf-8")
         return
-    wait_for_server(Path(args.grpc_ipconfig_path))
+    loopback.wait_for_server(Path(args.grpc_ipconfig_path))
     train = {i: rows(folder / f"silo-{i}.npz") for i in [args.rank - 1]}
     count = {i: len(labels) for i, (_, labels) in train.items()}
     test = dict.fromkeys(range(silos))
