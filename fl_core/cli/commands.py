@@ -6,6 +6,7 @@ import click
 
 from fl_core.cli import (
     certs,
+    chaos,
     experiments,
     operator,
     plugins,
@@ -27,6 +28,7 @@ def cli() -> None:
 for _command in (
     run.run,
     run.check,
+    chaos.chaos,
     plugins.plugins,
     plugins.datasets,
     spec.spec,
@@ -44,5 +46,6 @@ for _command in (
     operator.stop,
     operator.fetch,
     operator.remove,
+    operator.readmit,
 ):
     cli.add_command(_command)

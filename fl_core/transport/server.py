@@ -227,7 +227,7 @@ class Server:
             stream.context.set_details(error.message)
         except (grpc.RpcError, StreamEnded) as error:
             reason = channel.printable(str(error)) or "the connection broke off"
-            left = stream.left or Left(silo, reason, stream=stream.number)
+            left = Left(silo, reason, stream=stream.number)
         except Exception as error:  # noqa: BLE001 - a thread's last resort: its end must be told
             _log.exception("stream of silo %s", silo)
             left = Left(silo, type(error).__name__, refused=True, stream=stream.number)
@@ -237,7 +237,7 @@ class Server:
             if current:
                 del self._streams[silo]
         if current:
-            self._on_event(left)
+            self._on_event(stream.left or left)
 
     def _read_frames(self, silo: str, stream: _Stream, requests: Iterator[bytes]) -> None:
         place: Place | None = None
