@@ -19,7 +19,7 @@ from fl_core.datasets.heart_disease import shipped
 ROOT = Path(__file__).parents[2]
 LOCKS = (
     *sorted((ROOT / "requirements").glob("*.txt")),
-    ROOT / "benchmarks" / "stock-fedml" / "requirements.txt",
+    *sorted((ROOT / "benchmarks").glob("*/requirements.txt")),
 )
 PINS = [lock for lock in LOCKS if "==" in lock.read_text(encoding="utf-8")]
 UNDECLARED = {
@@ -46,7 +46,7 @@ def test_the_locks_are_found():
     }
 
 
-@pytest.mark.parametrize("lock", PINS, ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", PINS, ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_every_pin_of_a_lock_has_a_hash(lock: Path):
     text = lock.read_text(encoding="utf-8")
     pins = re.findall(r"^[a-z0-9].*(?:\n[ \t].*)*", text, re.MULTILINE)
@@ -56,7 +56,7 @@ def test_every_pin_of_a_lock_has_a_hash(lock: Path):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}(\s|$)", pin), pin
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_no_lock_names_an_index(lock: Path):
     lines = lock.read_text(encoding="utf-8").splitlines()
     address = re.compile(r"https?://|--(extra-)?index-url|--find-links|^\s*-[if]\b")
