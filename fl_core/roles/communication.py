@@ -95,7 +95,7 @@ class Communication(BaseCommunicationManager):
         self._large = threading.Semaphore(MAX_LARGE_WAITING)
         self._streams: dict[str, int] = {}
         self._sent: tuple[bytes, int] = (b"", 0)
-        """The last large state that was sent, and its sum."""
+        """The last state that was sent, and its sum."""
         self.endpoint: Endpoint | None = None
         self._ranks = ranks
         self._names = {rank: name for name, rank in ranks.items()}
@@ -138,8 +138,8 @@ class Communication(BaseCommunicationManager):
         arrays = params.get(ARRAYS, b"")
         encoded = states.encode(arrays) if isinstance(arrays, Mapping) else arrays
         meta = {key: value for key, value in params.items() if key not in _NOT_META}
-        known = self._sum(encoded) if len(encoded) > SMALL_BYTES else None
-        frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded, known)
+        total = self._sum(encoded)
+        frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded, total)
         assert self.endpoint is not None
         self.endpoint.send(self._names[int(msg.get_receiver_id())], frame)
 

@@ -62,10 +62,13 @@ def word_sum(state: Bytes) -> int:
 
     The Internet checksum (RFC 1071) with wider words: as fast as memory is read.
     """
-    whole = len(state) // _WORD * _WORD
-    words = np.frombuffer(state, "<u8", whole // _WORD)
-    rest = int.from_bytes(memoryview(state)[whole:], "little")
-    return (int(words.sum(dtype=np.uint64)) + rest) % 2**64
+    view, count = memoryview(state), len(state) // _WORD
+    rest = int.from_bytes(view[count * _WORD :], "little")
+    if len(view) <= SMALL_BYTES:  # numpy would let go of the GIL, which is long in coming back
+        words = sum(struct.unpack_from(f"<{count}Q", view))
+    else:
+        words = int(np.frombuffer(view, "<u8", count).sum(dtype=np.uint64))
+    return (words + rest) % 2**64
 
 
 def _checksum(head: bytes, meta: bytes, state_sum: int) -> bytes:
@@ -163,7 +166,7 @@ class Assembler:
         checksum = chunk[_HEADER.size : HEADER_BYTES]
         self._frame = (kind, round, meta, head, meta_bytes, checksum)
         # Not a bytearray: numpy takes large memory in huge pages, four times as fast.
-        self._state = memoryview(np.empty(state_length, np.uint8))
+        self._state = np.empty(state_length, np.uint8).data
         self._filled = self._summed = self._sum = 0
         return body
 

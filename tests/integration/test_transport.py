@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,11 @@ import grpc
 import pytest
 
 from fl_core.errors import TransportError
-from fl_core.transport import channel
+from fl_core.transport import channel, places
 from fl_core.transport.authority import Authority
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.client import AGGREGATOR, Client
-from fl_core.transport.frames import Frame
+from fl_core.transport.frames import SMALL_BYTES, Frame, chunks, run_tag
 from fl_core.transport.identity import Identity, server_name
 from fl_core.transport.server import Server
 
@@ -486,6 +487,140 @@ def test_a_message_over_a_chunk_is_not_even_read(listen, silo):
         with pytest.raises(grpc.RpcError):
             next(call)
     assert [type(event) for event in listening.until(Left)] == [Joined, Left]
+
+
+def told(listening: Listening, on_event: Callable[[Event], None]) -> None:
+    """Have the server tell ``on_event`` what it is told, before a test sees it."""
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        listening.events.put(event)
+
+    listening.server._on_event = tell
+
+
+def keep(event: Event) -> None:
+    if isinstance(event, Received) and event.place is not None:
+        event.place.keep()
+
+
+@pytest.fixture
+def small_room(monkeypatch) -> None:
+    """Room for two large frames."""
+    monkeypatch.setattr(places, "ROOM_BYTES", 0)
+    monkeypatch.setattr(places, "LOOK_SECONDS", 0.05)
+
+
+LARGE = Frame(1, state=bytes(SMALL_BYTES + 1))
+
+
+def test_a_large_frame_waits_until_another_has_been_handled(pair, small_room):
+    listening, dialling = pair
+    told(listening, keep)
+    for number in range(4):
+        dialling.client.send(replace(LARGE, round=number))
+    first, second = listening.next(), listening.next()
+    with pytest.raises(queue.Empty):
+        listening.events.get(timeout=0.3)
+    second.place.free()
+    third = listening.next()
+    first.place.free()
+    assert [event.frame.round for event in (first, second, third, listening.next())] == [0, 1, 2, 3]
+
+
+def test_frames_that_are_not_kept_give_their_places_back(pair, small_room):
+    listening, dialling = pair
+    for number in range(20):
+        dialling.client.send(replace(LARGE, round=number))
+    assert [listening.frame().round for _ in range(20)] == list(range(20))
+
+
+def test_small_frames_take_no_place(pair, small_room):
+    listening, dialling = pair
+    told(listening, keep)
+    frames = [Frame(1, number, {}, bytes(SMALL_BYTES)) for number in range(10)]
+    for frame in frames:
+        dialling.client.send(frame)
+    assert [listening.frame() for _ in frames] == frames
+
+
+def test_a_stream_that_ends_in_a_frame_gives_its_place_back(listen, dial, authority, small_room):
+    listening = listen()
+    for _ in range(3):
+        half = half_a_frame(authority.silo("b"), listening.port)
+        next(half)
+        listening.until(Joined)
+        half.close()
+        listening.until(Left)
+    dialling = dial(listening.port)
+    listening.until(Joined)
+    dialling.until(Joined)
+    dialling.client.send(replace(LARGE, state=bytes(2 * MIB)))
+    assert len(listening.frame().state) == 2 * MIB
+
+
+def test_who_stands_still_while_others_wait_is_cut(
+    listen, dial, authority, small_room, monkeypatch
+):
+    monkeypatch.setattr(places, "CHUNK_SECONDS", 0.2)
+    listening = listen()
+    told(listening, keep)
+    dialling = dial(listening.port)
+    listening.until(Joined)
+    dialling.until(Joined)
+    half = half_a_frame(authority.silo("b"), listening.port)
+    next(half)
+    listening.until(Joined)
+    for number in range(2):
+        dialling.client.send(replace(LARGE, round=number, state=bytes(2 * MIB)))
+    seen = listening.until(Received, peer="a", frame=Frame(1, 1, {}, bytes(2 * MIB)))
+    left = [event for event in seen if isinstance(event, Left)]
+    half.close()
+    assert [(event.peer, event.refused) for event in left] == [("b", True)], left
+    assert "no chunk for" in left[0].reason
+
+
+def half_a_frame(identity: Identity, port: int) -> Iterator[None]:
+    """A stream on which the first of two chunks is sent, and then nothing."""
+    first = next(iter(chunks(Frame(1, state=bytes(2 * MIB)), run_tag(RUN))))
+    requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    requests.put(first)
+    credentials = grpc.ssl_channel_credentials(
+        identity.authority, identity.key, identity.certificate
+    )
+    name = ("grpc.ssl_target_name_override", server_name(FEDERATION))
+    with grpc.secure_channel(f"{HOST}:{port}", credentials, options=[name]) as opened:
+        call = opened.stream_stream(channel.path(channel.STREAM))(iter(requests.get, None))
+        call.initial_metadata()
+        try:
+            yield
+        finally:
+            call.cancel()
+            requests.put(None)
+
+
+def test_a_silo_that_does_not_read_is_cut(listen, first_stream):
+    listening = listen()
+    unread = first_stream(listening.port)
+    assert listening.next() == Joined("a")
+    for number in range(3):
+        listening.server.send("a", Frame(1, number, {}, bytes(20 * MIB)))
+    assert listening.next() == Left("a", "the silo does not read what it is sent")
+    with pytest.raises(grpc.RpcError):
+        list(unread)
+
+
+def test_a_client_whose_server_does_not_read_dials_anew(pair):
+    listening, dialling = pair
+    gate = threading.Event()
+    told(listening, lambda event: isinstance(event, Received) and gate.wait(WAIT))
+    for number in range(4):
+        dialling.client.send(Frame(1, number, {}, bytes(20 * MIB)))
+    left = dialling.next()
+    gate.set()
+    assert isinstance(left, Left)
+    assert not left.refused
+    assert dialling.next() == Joined(AGGREGATOR)
 
 
 def test_two_processes_with_one_silos_certificate_do_not_evict_each_other_for_ever(listen, dial):

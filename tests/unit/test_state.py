@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -13,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from fl_core.errors import UpdateError
 from fl_core.state import (
     DTYPES,
+    MAX_DIMENSIONS,
     MAX_HEADER_BYTES,
     MAX_NAME,
     check_finite,
@@ -38,8 +41,10 @@ def raw(header: object, body: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
-def entry(dtype: str = "F32", shape: tuple[int, ...] = (1,), end: int = 4) -> dict[str, object]:
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": [0, end]}
+def entry(
+    dtype: str = "F32", shape: tuple[int, ...] = (1,), end: int = 4, start: int = 0
+) -> dict[str, object]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
 
 
 def only_refused(data: bytes) -> None:
@@ -150,6 +155,31 @@ def test_a_header_that_lies_about_its_length_is_refused(data):
         raw({"": entry()}, b"\0" * 4),
         raw({"a" * 300: entry()}, b"\0" * 4),
         raw({"a": entry()}, b"\0" * 8),
+        raw({"a": entry(), "b": entry()}, b"\0" * 4),
+        raw({"a": entry(), "b": entry(end=6, start=2, shape=(1,))}, b"\0" * 6),
+        raw({"a": entry(), "b": entry(start=8, end=12)}, b"\0" * 12),
+        raw({"a": entry(start=4, end=8)}, b"\0" * 8),
+        raw({"a": entry(start=4, end=0)}, b"\0" * 4),
+        raw({"a": entry(shape=(-1,), end=-4)}),
+        raw({"a": entry(shape=(1.0,))}, b"\0" * 4),
+        raw({"a": entry(shape=(True,))}, b"\0" * 4),
+        raw({"a": entry() | {"shape": 1}}, b"\0" * 4),
+        raw({"a": entry() | {"data_offsets": [0, 4, 8]}}, b"\0" * 4),
+        raw({"a": entry() | {"dtype": ["F32"]}}, b"\0" * 4),
+        raw({"a": {"dtype": "F32", "shape": [1]}}, b"\0" * 4),
+        raw({"a": entry() | {"more": 1}}, b"\0" * 4),
+        raw({"a": 4}, b"\0" * 4),
+        raw({"a": entry("BOOL", end=1)}, b"\x02"),
+        raw({"a": entry(), "__metadata__": {"b": 1}}, b"\0" * 4),
+        raw({"a": entry(), "__metadata__": []}, b"\0" * 4),
+        raw(b'{"a":%b,"a":%b}' % ((json.dumps(entry()).encode(),) * 2), b"\0" * 4),
+        raw(b'{"a":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
+        raw(b" " + json.dumps({"a": entry()}).encode(), b"\0" * 4),
+        raw(json.dumps({"a": entry()}).encode("utf-16"), b"\0" * 4),
+        raw(b'{"a":{"dtype":"F32","shape":[1e0],"data_offsets":[0,4]}}', b"\0" * 4),
+        raw(b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
+        raw(b"{" + b'"a":' * 100_000),
+        raw(b'{"a":' + b"9" * 5000 + b"}"),
     ],
 )
 def test_bytes_that_are_no_state_are_refused(data):
@@ -222,3 +252,90 @@ def test_a_state_has_its_own_form(state):
 @given(st.dictionaries(st.sampled_from(["a/x", "a/y", "b/x", "a"]), st.just(np.ones(1))))
 def test_arrays_under_a_prefix_are_named_without_it(state):
     assert set(under(state, "a/")) == {name[2:] for name in state if name.startswith("a/")}
+
+
+@given(states)
+def test_bytes_are_those_of_the_library(state):
+    ordered = {name: np.asarray(state[name], order="C") for name in sorted(state)}
+    assert encode(state) == safetensors.numpy.save(ordered)
+
+
+def from_library(data: bytes) -> dict[str, np.ndarray] | None:
+    try:
+        return safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+json_sizes = st.one_of(st.integers(0, 40), st.just(2**63), st.just(-1), st.booleans())
+header_entries = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F64", "I8", "BOOL", "U16", "BF16", "F8_E4M3", "x"]),
+        "shape": st.lists(json_sizes, max_size=3),
+        "data_offsets": st.lists(json_sizes, min_size=1, max_size=3).map(sorted),
+    }
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), header_entries, max_size=3),
+    st.integers(0, 100),
+)
+def test_what_is_taken_the_library_takes_too(header, size):
+    data = raw(header, bytes(size))
+    with suppress(UpdateError):
+        ours, theirs = decode(data, MIB), from_library(data)
+        assert theirs is not None
+        assert ours.keys() == theirs.keys()
+        for name, array in ours.items():
+            assert array.dtype == theirs[name].dtype
+            assert array.shape == theirs[name].shape
+            assert array.tobytes() == theirs[name].tobytes()
+
+
+@given(states, st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3))
+def test_of_mutated_bytes_too(state, changes):
+    data = bytearray(encode(state))
+    for position, value in changes:
+        data[position % len(data)] = value
+    with suppress(UpdateError):
+        ours, theirs = decode(data, MIB), from_library(bytes(data))
+        assert theirs is not None
+        assert {name: a.tobytes() for name, a in ours.items()} == {
+            name: a.tobytes() for name, a in theirs.items()
+        }
+
+
+def test_metadata_are_passed_over():
+    data = safetensors.numpy.save({"a": np.ones(2)}, {"format": "np"})
+    assert list(decode(data, MIB)) == ["a"]
+
+
+def test_arrays_are_views_as_writable_as_the_bytes():
+    data = bytearray(encode({"a": np.ones(3), "b": np.zeros((2, 2), np.float32)}))
+    for name, array in decode(data, MIB).items():
+        assert array.flags.writeable, name
+        array[...] = 7
+    assert {float(value) for a in decode(data, MIB).values() for value in a.flat} == {7.0}
+    assert not decode(bytes(data), MIB)["a"].flags.writeable
+
+
+def test_arrays_at_odd_places_are_aligned_by_a_copy():
+    header = {"a": entry("I8", end=1), "b": entry(start=1, end=5)}
+    array = decode(raw(header, b"\1" + np.float32(2.5).tobytes()), MIB)["b"]
+    assert array.flags.aligned
+    assert array.tolist() == [2.5]
+
+
+def test_more_dimensions_than_numpy_has_had_do_not_travel():
+    assert decode(encode({"a": np.zeros((1,) * MAX_DIMENSIONS)}), MIB)["a"].ndim == MAX_DIMENSIONS
+    with pytest.raises(UpdateError, match="33 dimensions"):
+        encode({"a": np.zeros((1,) * (MAX_DIMENSIONS + 1))})
+
+
+@pytest.mark.parametrize("position", [0, 65_535, 65_536, 199_999])
+def test_a_value_that_is_not_finite_is_found_in_any_block(position):
+    array = np.zeros(200_000, np.float32)
+    array[position] = np.nan
+    with pytest.raises(UpdateError, match="1 of 200000"):
+        check_finite({"a": array}, "state")
