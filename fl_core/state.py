@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ _CODE_OF = {np.dtype(name): code for name, code in _CODES.items()}
 _TYPE_OF = {code: dtype for dtype, code in _CODE_OF.items()}
 _PLACE = {dtype: place for place, dtype in enumerate(_CODE_OF)}
 _LENGTH_BYTES = 8
+_CACHED_HEADER = 64 * 1024
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_ARRAYS = 100_000
 MAX_NAME = 256
@@ -82,12 +84,8 @@ def decode(data: bytes | bytearray | memoryview, max_bytes: int) -> State:
     if not 0 <= length <= min(MAX_HEADER_BYTES, len(view) - _LENGTH_BYTES):
         raise _malformed("bad header length")
     start = _LENGTH_BYTES + length
-    entries = _entries(bytes(view[_LENGTH_BYTES:start]))
-    body, end = view[start:], 0
-    for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
-        if entry.start != end:
-            raise _malformed(f"array {entry.name!r} does not begin where another ends")
-        end = entry.end
+    header, body = bytes(view[_LENGTH_BYTES:start]), view[start:]
+    entries, end = _layout(header) if length > _CACHED_HEADER else _cached_layout(header)
     if end != len(body):
         raise _malformed(f"arrays of {end} bytes in {len(body)}")
     return {entry.name: _array(entry, body) for entry in entries}
@@ -103,10 +101,10 @@ class _Entry(NamedTuple):
     end: int
 
 
-def _entries(header: bytes) -> list[_Entry]:
-    """The header's arrays, each with its size; whether they fit together is not looked at."""
+def _layout(header: bytes) -> tuple[tuple[_Entry, ...], int]:
+    """The header's arrays, and how many bytes they have: one behind the other, without a gap."""
     try:
-        found = json.loads(header.decode(), object_pairs_hook=_unique)
+        found = json.loads(header.decode(), object_pairs_hook=_unique, parse_int=_natural)
     except (ValueError, RecursionError) as error:
         raise _malformed("its header is not JSON") from error
     if not (header.startswith(b"{") and isinstance(found, dict)):
@@ -116,7 +114,17 @@ def _entries(header: bytes) -> list[_Entry]:
         raise _malformed("its metadata are no texts")
     if len(found) > MAX_ARRAYS:
         raise UpdateError(f"state of {len(found)} arrays", f"at most {MAX_ARRAYS}")
-    return [_entry(name, fields) for name, fields in found.items()]
+    entries = [_entry(name, fields) for name, fields in found.items()]
+    end = 0
+    for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
+        if entry.start != end:
+            raise _malformed(f"array {entry.name!r} does not begin where another ends")
+        end = entry.end
+    return tuple(entries), end
+
+
+_cached_layout = lru_cache(maxsize=8)(_layout)
+"""Silos' updates have the same header, all but ever."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,6 +132,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name stands twice")
     return found
+
+
+def _natural(text: str) -> int:
+    if text.startswith("-"):  # also -0, which other readers take for a float
+        raise ValueError("a size is negative")
+    return int(text)
 
 
 def _entry(name: str, fields: Any) -> _Entry:
@@ -148,18 +162,19 @@ def _entry(name: str, fields: Any) -> _Entry:
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(each) is int and 0 <= each < 2**63 for each in value
-    )
+    return isinstance(value, list) and all(type(each) is int and each < 2**63 for each in value)
 
 
 def _array(entry: _Entry, body: memoryview) -> np.ndarray:
-    array = np.frombuffer(body[entry.start : entry.end], np.uint8)
-    if entry.dtype == np.bool_ and (array > 1).any():
+    count = (entry.end - entry.start) // entry.dtype.itemsize
+    if not count:
+        return np.empty(entry.shape, entry.dtype)
+    array = np.frombuffer(body, entry.dtype, count, entry.start)
+    if entry.dtype == np.bool_ and (array.view(np.uint8) > 1).any():
         raise _malformed(f"array {entry.name!r} has truth values that are neither 0 nor 1")
-    if (array.ctypes.data if array.size else 0) % entry.dtype.itemsize:
-        array = array.copy()  # not laid out by encode
-    return array.view(entry.dtype).reshape(entry.shape)
+    if not array.flags.aligned:  # not laid out by encode
+        array = array.copy()
+    return array.reshape(entry.shape)
 
 
 def _malformed(what: str) -> UpdateError:

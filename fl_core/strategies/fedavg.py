@@ -54,7 +54,8 @@ class FedAvg(Strategy):
 
     def finish(self) -> State:
         """The weighted mean, in the global state's types."""
+        sums, self._sums = self._sums, {}  # not needed any more, and large
         return {
             name: total.divided(self._weight, self._like[name].dtype)
-            for name, total in self._sums.items()
+            for name, total in sums.items()
         }

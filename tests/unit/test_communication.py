@@ -46,13 +46,16 @@ def test_the_sender_is_the_streams_whatever_the_message_claims():
     assert (params["round"], params["bytes"], params["weight"]) == (4, 3, 3)
 
 
-@pytest.mark.parametrize("kind", [wire.LEFT, wire.TICK, wire.READY, wire.STATE, 999])
-def test_a_kind_that_the_role_does_not_take_is_refused(kind):
+@pytest.mark.parametrize(
+    "kind", [wire.LEFT, wire.TICK, wire.ORDER, wire.UNKNOWN, wire.READY, wire.STATE, 999]
+)
+def test_of_a_kind_that_the_role_does_not_take_the_kind_is_all_that_is_told(kind):
     role = Role(last=1)
-    role.manager.take(Received("b", Frame(kind)))
+    role.manager.take(Received("b", Frame(kind, meta={"order": {"order": "readmit"}})))
     role.manager.handle_receive_message()
-    assert role.told == [(wire.LEFT, 2)]
-    assert role.params[0]["refused"] is True
+    assert role.told == [(wire.UNKNOWN, 2)]
+    assert role.params[0]["kind"] == kind
+    assert "order" not in role.params[0]
 
 
 def test_the_end_of_a_stream_that_was_replaced_is_not_told():

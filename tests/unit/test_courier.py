@@ -253,7 +253,9 @@ def test_a_reader_that_is_gone_does_not_keep_a_run_from_its_end(tmp_path):
         yield {}
         steps.append(name)
 
-    federation = local._Federation(cast(Job, None), "run", tmp_path, tmp_path, on_event, ())
+    federation = local._Federation(
+        cast(Job, None), "run", tmp_path, tmp_path, on_event, (), False, local.Supervisor()
+    )
     told = SimpleNamespace(drain=lambda: events("drained"), finish=lambda: events("finished"))
     federation._courier = cast(CourierProcess, told)
     with federation.delivered():

@@ -178,6 +178,7 @@ def test_a_header_that_lies_about_its_length_is_refused(data):
         raw(json.dumps({"a": entry()}).encode("utf-16"), b"\0" * 4),
         raw(b'{"a":{"dtype":"F32","shape":[1e0],"data_offsets":[0,4]}}', b"\0" * 4),
         raw(b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
+        raw(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[-0,4]}}', b"\0" * 4),
         raw(b"{" + b'"a":' * 100_000),
         raw(b'{"a":' + b"9" * 5000 + b"}"),
     ],
