@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fl_core import courier
+from fl_core import courier, local
 from fl_core.tracking import delivery
 from fl_core.tracking.delivery import states
 from tests.integration.conftest import Fl, Outcome, fl, spec_file
@@ -224,7 +224,10 @@ def _process_named(title: str) -> list[int]:
     return found
 
 
-def test_a_role_that_is_killed_leaves_all_that_it_logged(experiments_service, fl, spec_file):
+def test_a_role_that_is_killed_leaves_all_that_it_logged(
+    experiments_service, fl, spec_file, monkeypatch
+):
+    monkeypatch.setattr(local, "RESTARTS", 0)
     experiments_service.fault("hang", operation="BatchPutMetrics")
     folder = Path("out").absolute()
 
