@@ -64,7 +64,8 @@ def register_trackers(register: Callable[[type[Tracker]], None]) -> None:
 def before_run(run_id: str, spec: RunSpec, role: str, silo: str | None) -> None:
     """A role is about to take part in a run; ``silo`` is None in the aggregator.
 
-    Called by each role, once, before it connects. If it raises, the role and so the run fails.
+    Called by each role, once, before it connects. If it raises, the role fails, and with the
+    aggregator the run; a silo is lost to it.
     """
 
 
@@ -78,7 +79,7 @@ def after_run(run_id: str, status: str, role: str, silo: str | None) -> None:
 
 @hookspec
 def before_round(run_id: str, round: int) -> None:
-    """A round is about to start, counted from 1.
+    """A round is about to start, counted from 1; one that is begun anew, or repeated, once more.
 
     Called by the aggregator. If it raises, the run fails.
     """
@@ -86,7 +87,7 @@ def before_round(run_id: str, round: int) -> None:
 
 @hookspec
 def after_round(run_id: str, round: int, metrics: Mapping[str, float | None]) -> None:
-    """A round's state has been aggregated and scored by all silos.
+    """A round's state has been aggregated and scored by its silos.
 
     ``metrics`` are the pooled ones by name; None where undefined. Called by the aggregator, when
     the silos' scores are in. If it raises, the run fails.
@@ -97,7 +98,7 @@ def after_round(run_id: str, round: int, metrics: Mapping[str, float | None]) ->
 def before_fit(run_id: str, context: FitContext, rows: int) -> None:
     """A silo is about to train on ``rows`` rows.
 
-    Called by the silo role. If it raises, the silo and so the run fails.
+    Called by the silo role. If it raises, the silo has failed in this round.
     """
 
 
@@ -105,5 +106,5 @@ def before_fit(run_id: str, context: FitContext, rows: int) -> None:
 def after_fit(run_id: str, context: FitContext, update: Update) -> None:
     """A silo has trained; ``update`` is what it is about to send. It must not be changed.
 
-    Called by the silo role. If it raises, the silo and so the run fails.
+    Called by the silo role. If it raises, the silo has failed in this round.
     """
