@@ -5,7 +5,6 @@ Roles only write files in their own folders. There is a thread for each part and
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from fl_core import runs
 from fl_core.errors import FlError, ParameterError, RunFolderError
 from fl_core.fields import field_error
+from fl_core.files import lock
 from fl_core.plugins import Plugins, blamed
 from fl_core.spec import Choice
 from fl_core.tracking.contract import Outcome, Part, Status, Tracker
@@ -191,11 +191,8 @@ class Courier:
         if folder in self._locks:
             return True
         # Not the folder itself: NFS locks only what is open for writing.
-        handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
+        handle = lock(folder / LOCK_FILE)
+        if handle is None:
             return False
         self._locks[folder] = handle
         return True

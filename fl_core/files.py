@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,20 @@ def storing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror}",
             "free space, or choose a folder that can be written with --out",
         ) from error
+
+
+def lock(path: Path) -> int | None:
+    """Lock a file, which is made if need be; None while another process has it.
+
+    Gives a descriptor: the lock lasts until that is closed, or the process ends. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -19,6 +19,8 @@ from fl_core.errors import FlError, RoleError, from_dict
 from fl_core.role import Order, RoleConfig
 
 TERMINATE_SECONDS = 5.0
+RESTARTS = 3
+"""How often, in a run, a role is started again that was killed."""
 LONGEST_TEMPORARY_PATH = 60
 """Bytes. multiprocessing's processes listen on sockets there, whose path may have 107 in all."""
 

@@ -21,7 +21,7 @@ from fl_core.courier_process import CourierProcess
 from fl_core.errors import FlError, Interrupted, RoleError
 from fl_core.files import storing
 from fl_core.job import Job
-from fl_core.launch import RoleProcess
+from fl_core.launch import RESTARTS, RoleProcess
 from fl_core.plugins import Plugins, described
 from fl_core.role import RoleConfig
 from fl_core.runs import Run
@@ -36,8 +36,6 @@ LAST_WORDS_SECONDS = 2.0
 """How long silos may go on after the aggregator has failed, so that the first cause is known."""
 FAREWELL_SECONDS = 5.0
 """How long a silo may go on after a run that is complete."""
-RESTARTS = 3
-"""How often a role is started again that was killed."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 

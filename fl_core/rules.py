@@ -67,6 +67,10 @@ class LateUpdates(Strict):
     exponent: float = Field(0.5, ge=0, le=10, description="0 takes late updates in full")
     most: int = Field(10, ge=1, le=1000, description="rounds; what is later than that is dropped")
 
+    def discount(self, late: int) -> float:
+        """What the change of an update is multiplied with that comes ``late`` rounds too late."""
+        return (1.0 + late) ** -self.exponent
+
 
 class Asynchronous(LateUpdates):
     """Buffered asynchronous training: a new state as soon as ``buffer`` updates have come."""

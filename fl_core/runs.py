@@ -8,7 +8,6 @@ log, and whatever the model exports.
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from fl_core import state as states
 from fl_core.dataset import Schema
 from fl_core.errors import FlError, Interrupted, RunFolderError, nearest
-from fl_core.files import storing, write_atomic
+from fl_core.files import lock, storing, write_atomic
 from fl_core.metrics import Scores
 from fl_core.plugins import Plugins
 from fl_core.preprocessing import Scaling
@@ -126,14 +125,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises RunFolderError when somebody else holds it, StorageError.
     """
     with storing(folder / LOCK_FILE):
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = lock(folder / LOCK_FILE)
+    if descriptor is None:
+        raise RunFolderError(f"another process works in {folder}", "wait for its end, or end it")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"another process works in {folder}", "wait for its end, or end it"
-            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -178,6 +178,16 @@ class RunSpec(Strict):
         return self.asynchronous or self.late_updates
 
     @property
+    def most_late(self) -> int:
+        """By how many rounds an update may be late and still count."""
+        return 0 if self.staleness is None else self.staleness.most
+
+    @property
+    def retries(self) -> int:
+        """How often a round is begun anew."""
+        return 3 if self.quorum.retries is None else self.quorum.retries
+
+    @property
     def drawn(self) -> int:
         """How many silos train in a round, when all are there."""
         return math.ceil(self.fraction * len(self.silos) - 1e-9)

@@ -243,6 +243,16 @@ def check_same_form(
             )
 
 
+def check_floating(state: Mapping[str, np.ndarray], what: str, taker: str) -> None:
+    """Raise UpdateError, naming the array, when one is of another kind than floating point."""
+    for name, array in state.items():
+        if array.dtype.kind != "f":
+            raise UpdateError(
+                f"{what}: array {name!r} is {array.dtype}; {taker} takes floating point only",
+                "leave counters out of the model's state",
+            )
+
+
 def fingerprint(state: Mapping[str, np.ndarray]) -> bytes:
     """SHA-256 of names, types, shapes and values."""
     digest = hashlib.sha256()

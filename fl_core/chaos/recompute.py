@@ -94,5 +94,4 @@ class Recomputation:
         assert self._spec.staleness is not None
         changes = {name: array - base[name] for name, array in update.state.items()}
         moved = answers.Trained(replace(update, state=changes), 0.0)
-        discount = (1.0 + late) ** -self._spec.staleness.exponent
-        return answers.rebased(moved, state, discount).update
+        return answers.rebased(moved, state, self._spec.staleness.discount(late)).update

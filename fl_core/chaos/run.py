@@ -53,8 +53,8 @@ def rules(spec: RunSpec) -> Rules:
         deadline=spec.quorum.deadline,
         grace=spec.quorum.grace,
         below=spec.quorum.below,
-        retries=spec.quorum.retries or 3,
-        most_late=0 if spec.staleness is None else spec.staleness.most,
+        retries=spec.retries,
+        most_late=spec.most_late,
         asynchronous=spec.asynchronous is not None,
         fraction=spec.fraction,
     )
@@ -132,7 +132,6 @@ def _completed(run: Run, playing: Chaos, job: Job) -> Ending:
 
 def _miscounted(rounds: Counted, spec: RunSpec) -> str:
     """What is wrong with which updates counted; empty if nothing is."""
-    most = 0 if spec.staleness is None else spec.staleness.most
     seen: set[tuple[str, int]] = set()
     if sorted(rounds) != list(range(1, len(rounds) + 1)):
         return f"rounds {sorted(rounds)} have been aggregated"
@@ -140,7 +139,7 @@ def _miscounted(rounds: Counted, spec: RunSpec) -> str:
         for silo, base in updates:
             if (silo, base) in seen:
                 return f"the update of {silo} of round {base} counts twice"
-            if not 0 <= round - base <= most:
+            if not 0 <= round - base <= spec.most_late:
                 return f"the update of {silo} of round {base} counts in round {round}"
             seen.add((silo, base))
         late_too = spec.asynchronous is not None

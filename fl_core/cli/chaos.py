@@ -11,12 +11,11 @@ from typing import Any
 import click
 
 from fl_core import local, report, runs
-from fl_core import plugins as plugin_loader
-from fl_core import spec as run_spec
 from fl_core.chaos import run as chaotic
 from fl_core.chaos import schedule as schedules
+from fl_core.cli.progress import happened
+from fl_core.cli.run import prepare
 from fl_core.errors import FlError
-from fl_core.job import check_initial_state, resolve
 
 
 @click.command()
@@ -34,21 +33,18 @@ def chaos(file: Path, seed: int, faults: Path | None, as_json: bool) -> None:
     Ends with 0 if the run kept its promise: it is complete, and its model is that of the updates
     that counted; or it has ended because the faults left too few silos.
     """
-    spec, source = run_spec.load(file)
-    plugins = plugin_loader.load()
-    job = resolve(spec, source, plugins, file.parent)
+    prepared = prepare(file, (), None, None)
+    job, spec = prepared.job, prepared.job.spec
     schedule = chaotic.drawn(seed, spec) if faults is None else schedules.load(faults)
     chaotic.check(schedule, spec)
     local.warm_up(job.model.preload)
-    check_initial_state(job, source)
-    for silo in spec.silo_names:  # before a folder or a role is made
-        job.load(silo)
+    prepared.check()  # before a folder or a role is made
     report.prepare()
     run_id = runs.new_id(spec.name)
     folder = runs.DEFAULT_ROOT / run_id
     show = _Shown(run_id, as_json)
     show.schedule(schedule)
-    ending = chaotic.run(job, plugins, run_id, folder, file.parent, schedule, show.event)
+    ending = chaotic.run(job, prepared.plugins, run_id, folder, file.parent, schedule, show.event)
     show.ending(ending, folder)
     if not ending.promised:
         raise FlError(
@@ -110,25 +106,15 @@ def _line(event: dict[str, Any]) -> str | None:
             return f"{fault['who']} goes on"
         case {"event": "restarted", "role": role}:
             return f"{role} is started again"
-        case {"event": "resumed", "round": round}:
-            return f"goes on after round {round}"
         case {"event": "round", "round": round, "rounds": rounds}:
             return f"round {round} of {rounds}"
         case {"event": "joined", "silo": silo}:
             return f"silo {silo} joined"
-        case {"event": "left", "silo": silo, "reason": reason}:
-            return f"silo {silo} left: {reason}"
         case {"event": "updated", "silo": silo, "round": round, "late": late}:
             return f"silo {silo}: update of round {round}{f', {late} late' if late else ''}"
-        case {"event": "refused", "silo": silo, "reason": reason}:
-            return f"silo {silo}: {reason}"
-        case {"event": "aside", "silo": silo}:
-            return f"silo {silo} is set aside"
-        case {"event": "extended", "reason": reason, "anew": anew}:
-            return f"{'begins anew' if anew else 'waits'}: {reason}"
         case {"event": "failed", "role": role, "error": error}:
             return f"{role} has failed: {error['message']}"
-    return None
+    return happened(event)
 
 
 _SAID = ("who", "what")

@@ -17,7 +17,7 @@ from fl_core import runs
 from fl_core.cli import deliveries
 from fl_core.cli.console import console, table
 from fl_core.cli.deliveries import Deliveries, tell_undelivered
-from fl_core.local import RESTARTS
+from fl_core.launch import RESTARTS
 from fl_core.runs import Run
 from fl_core.spec import RunSpec
 from fl_core.tracking import local as names
@@ -55,7 +55,7 @@ def _title(spec: RunSpec, run_id: str) -> str:
     return f"{run_id}: {spec.model.name}, {spec.strategy.name}, {silos}, {spec.rounds} rounds"
 
 
-def _happened(event: dict[str, Any]) -> str | None:
+def happened(event: dict[str, Any]) -> str | None:
     """What happened to a run, in a line; None for what is no news."""
     match event:
         case {"event": "left", "silo": silo, "reason": reason}:
@@ -102,7 +102,7 @@ class _Lines:
             case "tracking" if self._deliveries.changed(event):
                 for line in self._deliveries.lines():
                     click.echo(line)
-            case _ if (line := _happened(event)) is not None:
+            case _ if (line := happened(event)) is not None:
                 click.echo(line)
 
 
@@ -153,7 +153,7 @@ class _LiveTable:
                 self._bar.update(self._task, completed=event["round"])
             case "tracking":
                 self._deliveries.changed(event)
-        if (line := _happened(event)) is not None:
+        if (line := happened(event)) is not None:
             self._news = [*self._news, line][-NEWS:]
 
     def __rich__(self) -> RenderableType:

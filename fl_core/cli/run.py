@@ -25,7 +25,7 @@ from fl_core.yaml_file import SpecSource
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A job whose run file is good; its state and data are not looked at yet."""
 
     job: Job
@@ -38,15 +38,13 @@ class _Prepared:
         return {silo: self.job.load(silo).counts for silo in self.job.spec.silo_names}
 
 
-def _prepare(
-    file: Path, settings: tuple[str, ...], silos: str | None, seed: int | None
-) -> _Prepared:
+def prepare(file: Path, settings: tuple[str, ...], silos: str | None, seed: int | None) -> Prepared:
     """The job that a run file describes. Raises FlError for whatever is wrong with it."""
     spec, source = run_spec.load(file, settings, seed)
     if silos is not None:
         spec = _only(spec, [name.strip() for name in silos.split(",")])
     plugins = plugin_loader.load()
-    return _Prepared(resolve(spec, source, plugins, file.parent), plugins, source)
+    return Prepared(resolve(spec, source, plugins, file.parent), plugins, source)
 
 
 def _only(spec: run_spec.RunSpec, names: list[str]) -> run_spec.RunSpec:
@@ -114,7 +112,7 @@ def run(
         prepared, place = _taken_up(resume)
         trackers = trackers or place.trackers
     elif file is not None:
-        prepared = _prepare(file, settings, silos, seed)
+        prepared = prepare(file, settings, silos, seed)
         run_id = runs.new_id(prepared.job.spec.name)
         place = _Place(run_id, out or runs.DEFAULT_ROOT / run_id, file.parent)
     else:
@@ -160,7 +158,7 @@ class _Place:
     trackers: tuple[Choice, ...] = ()
 
 
-def _taken_up(name: str) -> tuple[_Prepared, _Place]:
+def _taken_up(name: str) -> tuple[Prepared, _Place]:
     """The job of a run that was cut off, and its place. Raises FlError."""
     found = runs.find(name)
     folder = found.manifest.get("spec_folder")
@@ -175,7 +173,7 @@ def _taken_up(name: str) -> tuple[_Prepared, _Place]:
     if (found.folder / TRACKING_FILE).exists():
         trackers = Recorded(found.folder).trackers
     place = _Place(found.manifest["id"], found.folder, Path(folder), trackers)
-    return _Prepared(job, plugins, source), place
+    return Prepared(job, plugins, source), place
 
 
 def _is_of(folder: Path, run_id: str) -> bool:
@@ -205,7 +203,7 @@ def check(
 
     With --track also whether the run's parts could be shown there; that asks the service.
     """
-    prepared = _prepare(file, settings, silos, seed)
+    prepared = prepare(file, settings, silos, seed)
     job, rows = prepared.job, prepared.check()
     made = courier.trackers(trackers, prepared.plugins)
     for tracker in made:

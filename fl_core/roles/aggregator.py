@@ -82,6 +82,8 @@ class Aggregator(FedMLServerManager):
         self._sums: dict[str, answers.Sums] = {}
         self._scaling: Scaling | None = None
         self._state: states.State = {}
+        self._shared: states.State = {}
+        """What the strategy sends beside the state in this round."""
         self._encoded: dict[tuple[bool, bool], bytes] = {}
         self._counted: list[tuple[str, int]] = []
         """Of the round under way: the updates taken in, by silo and the round of their state."""
@@ -277,7 +279,7 @@ class Aggregator(FedMLServerManager):
             arrays = self.com_manager.arrays(msg_params)
             answer = answers.trained(params, arrays, self._sums[silo].rows)
             if self._spec.staleness is not None:
-                discount = (1.0 + late) ** -self._spec.staleness.exponent
+                discount = self._spec.staleness.discount(late)
                 answer = answers.rebased(answer, self._state, discount)
             with blamed(f"{self._strategy} in check, round {round},"):
                 self._job.strategy.check(answer.update)
@@ -399,6 +401,8 @@ class Aggregator(FedMLServerManager):
         self._plugins.call("before_round", run_id=self._config.run_id, round=round)
         with blamed(f"{self._strategy} in start, round {round},"):
             self._job.strategy.start(self._state)
+        with blamed(f"{self._strategy} in shared"):
+            self._shared = self._job.strategy.shared()
         self._encoded = {key: data for key, data in self._encoded.items() if not key[1]}
         self._counted = []
         self._refused = {}
@@ -416,10 +420,7 @@ class Aggregator(FedMLServerManager):
 
     def _encode(self, with_scaling: bool, with_shared: bool) -> bytes:
         """The state as it travels, encoded once for all silos."""
-        shared: states.State = {}
-        if with_shared:
-            with blamed(f"{self._strategy} in shared"):
-                shared = self._job.strategy.shared()
+        shared = self._shared if with_shared else {}
         key = (with_scaling, bool(shared))
         if key not in self._encoded:
             arrays = {answers.MODEL + name: array for name, array in self._state.items()}

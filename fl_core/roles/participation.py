@@ -21,8 +21,8 @@ def rules(spec: RunSpec) -> Rules:
         deadline=quorum.deadline,
         grace=quorum.grace,
         below=quorum.below,
-        **({} if quorum.retries is None else {"retries": quorum.retries}),
-        most_late=0 if spec.staleness is None else spec.staleness.most,
+        retries=spec.retries,
+        most_late=spec.most_late,
         asynchronous=spec.asynchronous is not None,
         patience=PATIENCE_SECONDS,
     )

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from fl_core import checkpoint
 from fl_core import state as states
-from fl_core.checkpoint import Checkpoint
 from fl_core.dataset import Table
 from fl_core.files import write_atomic
 from fl_core.job import Job
 from fl_core.model import FitContext
 from fl_core.plugins import blamed
+from fl_core.roles import kept
 from fl_core.rules import Personalisation
 from fl_core.seeding import derive
 
-_log = logging.getLogger(__name__)
 FOLDER = "personal"
 MODEL_FILE = "personal.safetensors"
-_STATE = "state"
 _DITTO_MU = 0.1
 """Within the range that Li et al. 2021 search, 0.05 to 2."""
 
@@ -40,7 +36,7 @@ class Personal:
         """
         start, options, anchor = state, {}, None
         if self._rule.method == "ditto":
-            start = self._before(round) or state
+            start = kept.before(self._folder / FOLDER, round) or state
             options = {"proximal_mu": _DITTO_MU if self._rule.mu is None else self._rule.mu}
             anchor = state
         seed = derive(self._job.spec.seed, "personal", self._silo, round)
@@ -53,13 +49,6 @@ class Personal:
         states.check_finite(update.state, what)
         encoded = states.encode(update.state)
         if self._rule.method == "ditto":
-            checkpoint.save(self._folder / FOLDER, Checkpoint(round, {}, {_STATE: encoded}))
+            kept.keep(self._folder / FOLDER, round, encoded)
         write_atomic(self._folder / MODEL_FILE, encoded)
         return update.state
-
-    def _before(self, round: int) -> states.State | None:
-        saved = checkpoint.latest(self._folder / FOLDER, before=round)
-        if saved is None:
-            return None
-        blob = saved.blobs[_STATE]
-        return states.decode(blob, len(blob))

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_core import checkpoint
 from fl_core import state as states
-from fl_core.checkpoint import Checkpoint
 from fl_core.dataset import Table
 from fl_core.errors import FlError, PluginError, RoleError, TransportError, UpdateError
 from fl_core.job import Job, predicted
@@ -19,7 +17,7 @@ from fl_core.model import FitContext, Update
 from fl_core.plugins import Plugins, blamed
 from fl_core.preprocessing import Moments, Parts, Scaling
 from fl_core.role import PATIENCE_SECONDS, RoleConfig
-from fl_core.roles import answers
+from fl_core.roles import answers, kept
 from fl_core.roles import communication as wire
 from fl_core.roles.communication import Communication
 from fl_core.roles.fedml import ClientMasterManager, Message, arguments
@@ -227,7 +225,7 @@ class Silo(ClientMasterManager):
             derive(self._config.spec.seed, "fit", self._silo, round),
             self._job.strategy.fit_options(),
             shared=shared,
-            memory=self._memory(round),
+            memory=kept.before(self._config.folder / MEMORY_FOLDER, round),
         )
         run_id = self._config.run_id
         self._plugins.call("before_fit", run_id=run_id, context=context, rows=len(parts.train))
@@ -237,8 +235,7 @@ class Silo(ClientMasterManager):
         seconds = time.perf_counter() - start
         encoded = self._checked(update, state, round)
         if update.memory:
-            blobs = {MEMORY_FOLDER: states.encode(update.memory)}
-            checkpoint.save(self._config.folder / MEMORY_FOLDER, Checkpoint(round, {}, blobs))
+            kept.keep(self._config.folder / MEMORY_FOLDER, round, states.encode(update.memory))
         self._log(round, TRAINING_LOSS, Value(float(update.metrics["loss"])))
         self._log(round, FIT_SECONDS, Value(seconds))
         _log.info("round %d: update of %d bytes after %.3f s", round, len(encoded), seconds)
@@ -250,14 +247,6 @@ class Silo(ClientMasterManager):
             "loss": float(update.metrics["loss"]),
             "seconds": seconds,
         }
-
-    def _memory(self, round: int) -> states.State:
-        """What the last fit before ``round`` left here, also when it was another process's."""
-        saved = checkpoint.latest(self._config.folder / MEMORY_FOLDER, before=round)
-        if saved is None:
-            return {}
-        blob = saved.blobs[MEMORY_FOLDER]
-        return states.decode(blob, len(blob))
 
     def _checked(self, update: Update, state: states.State, round: int) -> bytes:
         """The update's arrays, encoded, if it may be sent. Raises UpdateError."""

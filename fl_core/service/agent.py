@@ -261,7 +261,7 @@ class Agent:
         elif part.moved:
             self._begin(part.start, part.restarts)
             return
-        elif part.cut_off and part.restarts < control.RESTARTS:
+        elif part.cut_off and part.restarts < launch.RESTARTS:
             _log.warning("run %s: %s, and starts again", run_id, error.message)
             self._begin(part.start, part.restarts + 1)
             return

@@ -31,9 +31,6 @@ ANSWER, PART, ERROR = 32, 33, 34
 
 PART_BYTES = 512 * 1024
 
-RESTARTS = 3
-"""How often, in a run, a service starts its role again that was killed."""
-
 
 def message(kind: int, body: dict[str, Any]) -> Frame:
     """The frame that carries ``body``. Raises TransportError when it is too large."""

@@ -503,7 +503,7 @@ class Coordinator:
             del self._running[run.id]
             self._note(running)
             _log.info("run %s: goes on when the coordinator is back", run.id)
-        elif running.restarts < control.RESTARTS:
+        elif running.restarts < launch.RESTARTS:
             self._again(running)
         else:
             self._conclude(running, running.outcome)
@@ -518,7 +518,7 @@ class Coordinator:
             "in run %s: the aggregator was killed, and is started again (%d of %d)",
             running.stored.id,
             running.restarts,
-            control.RESTARTS,
+            launch.RESTARTS,
         )
         self._follow(running)
 
@@ -647,7 +647,7 @@ class Coordinator:
         running.asked.discard(silo)
         if ended.code == 0:
             return
-        if ended.code == TransportError.exit_code and running.unreached[silo] < control.RESTARTS:
+        if ended.code == TransportError.exit_code and running.unreached[silo] < launch.RESTARTS:
             # Perhaps just while nobody listened, or before it was let back.
             running.unreached[silo] += 1
             self._send_start(silo, running)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_core.errors import FlError, ServiceError, StorageError
+from fl_core.files import lock
 from fl_core.spec import RunSpec, as_message
 
 FILE = "coordinator.sqlite"
@@ -60,14 +60,11 @@ _STEPS = (_FIRST, _SECOND)
 
 def _locked(folder: Path) -> int:
     """A lock on ``folder`` that lasts as long as the process, or until it is closed."""
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+    descriptor = lock(folder / LOCK_FILE)
+    if descriptor is None:
         raise ServiceError(
             f"another coordinator works in {folder}", "stop it first, or choose another --folder"
-        ) from error
+        )
     return descriptor
 
 

@@ -57,11 +57,6 @@ class _Adaptive(FedAvg):
         """Take both moments back."""
         self._first_moment, self._second_moment = under(memory, "m."), under(memory, "v.")
 
-    def start(self, state: State) -> None:
-        """Begin a round."""
-        super().start(state)
-        self._state = state
-
     def finish(self) -> State:
         """The global state after the step, in its types.
 
@@ -72,7 +67,7 @@ class _Adaptive(FedAvg):
         first: State = {}
         second: State = {}
         step: State = {}
-        for name, change in difference(super().finish(), self._state).items():
+        for name, change in difference(super().finish(), self._like).items():
             m = self._first_moment.get(name, np.zeros(()))
             v = self._second_moment.get(name, np.full((), params.tau**2))
             first[name] = np.asarray(params.beta_1 * m + (1 - params.beta_1) * change)
@@ -80,7 +75,7 @@ class _Adaptive(FedAvg):
             step[name] = np.asarray(
                 params.server_learning_rate * first[name] / (np.sqrt(second[name]) + params.tau)
             )
-        result = moved(self._state, step)
+        result = moved(self._like, step)
         self._first_moment, self._second_moment = first, second
         return result
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from fl_core.errors import UpdateError
 from fl_core.model import Update
-from fl_core.state import State, check_same_form
+from fl_core.state import State, check_floating, check_same_form
 from fl_core.strategies.contract import Strategy
 from fl_core.strategies.exact_sum import ExactSum, GridSum
 
@@ -31,13 +31,8 @@ class FedAvg(Strategy):
     def check(self, update: Update) -> None:
         """Same names, shapes and types as the global state, floating point, in range."""
         check_same_form(update.state, self._like, "update")
+        check_floating(update.state, "update", self.name)
         for name, array in update.state.items():
-            if array.dtype.kind != "f":
-                raise UpdateError(
-                    f"update: array {name!r} is {array.dtype}; {self.name} takes "
-                    "floating point only",
-                    "leave counters out of the model's state",
-                )
             total = self._sums[name]
             if not total.fits(array, update.weight):
                 limit = total.limit(update.weight)

@@ -43,11 +43,6 @@ class FedAvgM(FedAvg):
         """Take the velocity back."""
         self._velocity = dict(memory)
 
-    def start(self, state: State) -> None:
-        """Begin a round."""
-        super().start(state)
-        self._state = state
-
     def finish(self) -> State:
         """The global state after the step, in its types.
 
@@ -57,9 +52,9 @@ class FedAvgM(FedAvg):
         assert isinstance(params, FedAvgMParams)
         velocity = {
             name: np.asarray(params.momentum * self._velocity.get(name, 0.0) + change)
-            for name, change in difference(super().finish(), self._state).items()
+            for name, change in difference(super().finish(), self._like).items()
         }
         step = {name: params.server_learning_rate * array for name, array in velocity.items()}
-        result = moved(self._state, step)
+        result = moved(self._like, step)
         self._velocity = velocity
         return result

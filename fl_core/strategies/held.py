@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fl_core.errors import UpdateError
 from fl_core.model import Update
-from fl_core.state import State, check_finite, check_same_form
+from fl_core.state import State, check_finite, check_floating, check_same_form
 from fl_core.strategies.contract import Strategy
 
 _VALUES = 1 << 21
@@ -35,13 +34,7 @@ class Held(Strategy):
         """Same names, shapes and types as the global state, floating point, finite."""
         check_same_form(update.state, self._like, "update")
         check_finite(update.state, "update")
-        for name, array in update.state.items():
-            if array.dtype.kind != "f":
-                raise UpdateError(
-                    f"update: array {name!r} is {array.dtype}; {self.name} takes "
-                    "floating point only",
-                    "leave counters out of the model's state",
-                )
+        check_floating(update.state, "update", self.name)
 
     def add(self, silo: str, update: Update) -> None:
         """Keep the silo's arrays."""

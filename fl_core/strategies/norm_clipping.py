@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import Field
 
 from fl_core.model import Update
-from fl_core.state import State
 from fl_core.strategies.contract import StrategyParams
 from fl_core.strategies.fedavg import FedAvg
 from fl_core.strategies.server_step import difference, moved
@@ -32,18 +31,13 @@ class NormClipping(FedAvg):
     weighted_sum: ClassVar[bool] = False
     description: ClassVar[str] = "fedavg of updates whose change is clipped to a norm"
 
-    def start(self, state: State) -> None:
-        """Begin a round."""
-        super().start(state)
-        self._state = state
-
     def add(self, silo: str, update: Update) -> None:
         """Take the update into the sums, clipped if it must be."""
         assert isinstance(self.params, NormClippingParams)
-        change = difference(update.state, self._state)
+        change = difference(update.state, self._like)
         norm = float(np.sqrt(sum(float((array * array).sum()) for array in change.values())))
         if norm > self.params.bound:
             scale = self.params.bound / norm
-            clipped = moved(self._state, {name: scale * array for name, array in change.items()})
+            clipped = moved(self._like, {name: scale * array for name, array in change.items()})
             update = replace(update, state=clipped)
         super().add(silo, update)

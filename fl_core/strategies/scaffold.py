@@ -70,7 +70,6 @@ class Scaffold(FedAvg):
     def start(self, state: State) -> None:
         """Begin a round."""
         super().start(state)
-        self._state = state
         self._floating = {name: array for name, array in state.items() if array.dtype.kind == "f"}
         self._changes = {name: ExactSum(array.shape) for name, array in self._floating.items()}
 
@@ -110,8 +109,8 @@ class Scaffold(FedAvg):
         assert self._silos  # begin_run comes first
         rate, result = self.params.server_learning_rate, super().finish()
         if rate != 1:
-            change = difference(result, self._state)
-            result = moved(self._state, {name: rate * array for name, array in change.items()})
+            change = difference(result, self._like)
+            result = moved(self._like, {name: rate * array for name, array in change.items()})
         self._control = {
             name: np.asarray(self._c(name) + self._changes[name].divided(self._silos))
             for name in self._floating

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from fl_core import launch, runs
 from fl_core import plugins as plugin_loader
-from fl_core import runs
 from fl_core.errors import (
     DataError,
     FlError,
@@ -293,7 +293,7 @@ def test_that_a_silo_has_failed_is_for_the_aggregator_to_judge(made):
 
 def test_a_silo_that_did_not_get_to_the_aggregator_tries_again_a_few_times(made):
     run = begun(made)
-    for _ in range(control.RESTARTS):
+    for _ in range(launch.RESTARTS):
         made._on_event(ended_by("hungary", run, TransportError.exit_code))
         assert sent(made) == [("hungary", control.START, run)]
         assert Process.made[-1].orders == []
@@ -312,7 +312,7 @@ def killed(made: Coordinator) -> None:
 
 def test_an_aggregator_that_was_killed_is_started_again_a_few_times(made, caplog):
     run = begun(made)
-    for times in range(1, control.RESTARTS + 1):
+    for times in range(1, launch.RESTARTS + 1):
         killed(made)
         assert statuses(made) == ["running"]
         assert len(Process.made) == 1 + times
@@ -323,11 +323,11 @@ def test_an_aggregator_that_was_killed_is_started_again_a_few_times(made, caplog
         assert sent(made) == []
         tell(made, "listening", port=1234 + times)
         assert sent(made) == [(silo, control.START, run) for silo in SPEC.silo_names]
-    assert f"started again ({control.RESTARTS} of {control.RESTARTS})" in caplog.text
+    assert f"started again ({launch.RESTARTS} of {launch.RESTARTS})" in caplog.text
     killed(made)
     while run in made._running:
         made._turn()
-    assert len(Process.made) == 1 + control.RESTARTS
+    assert len(Process.made) == 1 + launch.RESTARTS
     assert made.stored(run).status == "failed"
     assert "without a word" in made.stored(run).error["message"]
 
