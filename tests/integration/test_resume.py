@@ -92,11 +92,13 @@ def same_model(folder: Path, undisturbed: Path) -> None:
 def test_a_role_that_is_killed_is_started_again(
     spec_file: SpecFile, tmp_path: Path, undisturbed: Path, killed: str
 ) -> None:
-    seen = []
+    seen, met = [], set()
     with started("run", spec_file(**CHANGES), "--out", "out", cwd=tmp_path) as process:
         for event in events(process):
             seen.append(event)
-            if event["event"] == "updated" and (event["round"], event["silo"]) == (5, "cleveland"):
+            at = (event["event"], event.get("round"), event.get("silo"))
+            if at == ("updated", 5, "cleveland") and at not in met:  # the round may be repeated
+                met.add(at)
                 os.kill(pid(killed, event["run"]), signal.SIGKILL)
     assert process.returncode == 0, seen[-1]
     assert [e["role"] for e in seen if e["event"] == "restarted"] == [killed]

@@ -120,7 +120,8 @@ def test_a_seed_draws_the_same_faults_of_this_run(seed: int) -> None:
 def test_neither_a_run_nor_a_role_imports_chaos() -> None:
     code = (
         "import sys, fl_core.local, fl_core.fork_server, fl_core.service.agent\n"
-        "print([name for name in sys.modules if name.startswith('fl_core.chaos')])"
+        # Flushed: fork_server has its process end without the interpreter's own goodbye.
+        "print([n for n in sys.modules if n.startswith('fl_core.chaos')], flush=True)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
