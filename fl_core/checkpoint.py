@@ -116,9 +116,11 @@ def remove(folder: Path) -> None:
 
 
 def _rounds(folder: Path) -> list[int]:
-    if not folder.is_dir():
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
         return []
-    found = (_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    found = (_NAME.fullmatch(name) for name in names)
     return [int(name[1]) for name in found if name]
 
 

@@ -287,8 +287,10 @@ class _Federation:
             if courier and courier.events in ready and (event := courier.read()) is not None:
                 yield event
             for role in open_roles:
-                if role.events in ready and (event := role.read()) is not None:
+                more = role.events in ready
+                while more and (event := role.read()) is not None:
                     yield event
+                    more = not role.ended and role.events.poll()  # cheaper than to wait for all
                 if role.ended:
                     yield from self._ended(role)
             for name in self._supervisor.act():

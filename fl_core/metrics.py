@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,9 @@ BINS = 1024
 _CLIP = 1e-7
 _EDGES = np.clip(np.arange(BINS + 1) / BINS, _CLIP, 1 - _CLIP)
 _LOSS_OF_POSITIVE, _LOSS_OF_NEGATIVE = -np.log(_EDGES), -np.log1p(-_EDGES)
+_BOUNDS_OF_POSITIVE = np.stack([_LOSS_OF_POSITIVE[1:], _LOSS_OF_POSITIVE[:-1]], axis=1)
+_BOUNDS_OF_NEGATIVE = np.stack([_LOSS_OF_NEGATIVE[:-1], _LOSS_OF_NEGATIVE[1:]], axis=1)
+"""The least and the largest loss of a row in each bin."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +67,34 @@ class Scores:
             loss_sum += part.loss_sum
         return cls(negative, positive, loss_sum)
 
+    @cached_property
+    def _negatives(self) -> np.ndarray:
+        """How many negative rows are in each bin and those below it."""
+        return self.negative.cumsum()
+
+    @cached_property
+    def _positives(self) -> np.ndarray:
+        return self.positive.cumsum()
+
     @property
     def count(self) -> int:
         """Number of rows."""
-        return int(self.negative.sum() + self.positive.sum())
+        return int(self._negatives[-1] + self._positives[-1])
 
     def auc(self) -> Value:
         """Area under the ROC curve, or the reason why it is undefined."""
-        negatives, positives = int(self.negative.sum()), int(self.positive.sum())
+        negatives, positives = int(self._negatives[-1]), int(self._positives[-1])
         if not negatives or not positives:
             return Value(None, self._one_class())
-        below = np.cumsum(self.negative) - self.negative
-        wins = float((self.positive * (below + self.negative / 2)).sum())
+        wins = float(self.positive.astype(np.float64) @ (self._negatives - self.negative / 2))
         return Value(wins / (negatives * positives))
 
     def accuracy(self) -> Value:
         """Share of rows on the right side of 0.5, which is an edge between bins."""
         if not self.count:
             return Value(None, "no rows")
-        correct = int(self.negative[: BINS // 2].sum() + self.positive[BINS // 2 :].sum())
+        below = BINS // 2 - 1
+        correct = int(self._negatives[below] + self._positives[-1] - self._positives[below])
         return Value(correct / self.count)
 
     def loss(self) -> Value:
@@ -91,13 +104,13 @@ class Scores:
     def _one_class(self) -> str:
         if not self.count:
             return "no rows"
-        return "one class only: no " + ("negative" if self.positive.sum() else "positive") + " row"
+        return "one class only: no " + ("negative" if self._positives[-1] else "positive") + " row"
 
     def as_state(self, prefix: str) -> State:
         """The counts as arrays that can travel, their names starting with ``prefix``."""
         return {
-            f"{prefix}.negative": self.negative.astype(np.int64),
-            f"{prefix}.positive": self.positive.astype(np.int64),
+            f"{prefix}.negative": self.negative.astype(np.uint32),
+            f"{prefix}.positive": self.positive.astype(np.uint32),
             f"{prefix}.loss_sum": np.array([self.loss_sum], dtype=np.float64),
         }
 
@@ -107,25 +120,24 @@ class Scores:
         shapes = {"negative": (BINS,), "positive": (BINS,), "loss_sum": (1,)}
         for name, shape in shapes.items():
             array = state.get(f"{prefix}.{name}")
-            kind = np.float64 if name == "loss_sum" else np.int64
+            kind = np.float64 if name == "loss_sum" else np.uint32
             if array is None or array.shape != shape or array.dtype != kind:
                 raise UpdateError(f"sent no valid {prefix}.{name}", "see the silo's log")
-            if not (array.min() >= 0 and array.max() <= 2**40):  # nor NaN
-                raise UpdateError(f"sent impossible {prefix}.{name}", "see the silo's log")
         scores = cls(
-            state[f"{prefix}.negative"],
-            state[f"{prefix}.positive"],
+            state[f"{prefix}.negative"].astype(np.int64),
+            state[f"{prefix}.positive"].astype(np.int64),
             float(state[f"{prefix}.loss_sum"][0]),
         )
         least, most = scores._loss_bounds()
-        if not least <= scores.loss_sum <= most:
+        if not least <= scores.loss_sum <= most:  # nor NaN
             raise UpdateError(f"sent {prefix} losses that its scores cannot have", "see its log")
         return scores
 
     def _loss_bounds(self) -> tuple[float, float]:
         """The smallest and largest sum of losses that rows in these bins can have."""
-        least = self.positive @ _LOSS_OF_POSITIVE[1:] + self.negative @ _LOSS_OF_NEGATIVE[:-1]
-        most = self.positive @ _LOSS_OF_POSITIVE[:-1] + self.negative @ _LOSS_OF_NEGATIVE[1:]
+        of_positive = self.positive.astype(np.float64) @ _BOUNDS_OF_POSITIVE
+        of_negative = self.negative.astype(np.float64) @ _BOUNDS_OF_NEGATIVE
+        least, most = of_positive + of_negative
         slack = 1e-9 * (1 + self.count)
         return float(least) - slack, float(most) + slack
 

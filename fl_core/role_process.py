@@ -141,6 +141,8 @@ def _log_to_file(config: RoleConfig) -> None:
     with storing(path):
         handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    # What the format does not show need not be looked up for every line (the Logging HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("fl_core").setLevel(logging.INFO)
 

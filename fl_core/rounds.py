@@ -248,6 +248,10 @@ class _Silo:
     """The last round of which an update is still to come."""
 
 
+ANSWERS = (Summed, Scored, Updated)
+"""The kinds of answers."""
+
+
 class _Verdict(Enum):
     OPEN, OVER, BELOW = range(3)
 
@@ -261,8 +265,8 @@ class _Current:
     opened: bool = False
     attempts: int = 0
     asked: set[str] = field(default_factory=set)
-    open: set[tuple[type, str]] = field(default_factory=set)
-    """Answers that are still wanted: Summed, Scored or Updated, by silo."""
+    open: dict[type, set[str]] = field(default_factory=lambda: {kind: set() for kind in ANSWERS})
+    """Of which silos an answer of a kind is still wanted."""
     done: set[tuple[type, str]] = field(default_factory=set)
     """Answers that have come."""
     failed: set[str] = field(default_factory=set)
@@ -278,7 +282,12 @@ class _Current:
     def close(self, silo: str) -> None:
         """Nothing more is wanted of a silo that has failed."""
         self.failed.add(silo)
-        self.open = {(kind, name) for kind, name in self.open if name != silo}
+        for names in self.open.values():
+            names.discard(silo)
+
+    def wants(self, silo: str) -> bool:
+        """Whether any answer of a silo is still wanted."""
+        return any(silo in names for names in self.open.values())
 
 
 class Engine:
@@ -299,9 +308,11 @@ class Engine:
         self._select = select
         self._now = now
         self._silos = {silo: _Silo(now) for silo in sorted(silos)}
+        self._away = set(self._silos)
+        """Silos that are not connected, lost or set aside: the others can answer."""
         self._judging = False
         self._current = _Current(now, rules.min_silos, opened=True)
-        self._current.open = {(Summed, silo) for silo in self._silos}
+        self._current.open[Summed] |= self._silos.keys()
         self._gather_until = now
         """Until then the next round waits for silos that are away, or still at work."""
         self._resumed = resumed
@@ -331,7 +342,7 @@ class Engine:
         times = [current.since + self._rules.deadline, self._gather_until]
         times += [
             silo.absent_since + self._rules.patience
-            for silo in self._silos.values()
+            for silo in (self._silos[name] for name in self._away)
             if silo.absent_since is not None and not silo.lost and not silo.aside
         ]
         if current.quorum_at is not None and self._rules.grace is not None:
@@ -343,7 +354,7 @@ class Engine:
         if self.phase is not Phase.TRAINING:
             return None
         if round == self.round:
-            return 0 if (Updated, silo) in self._current.open else None
+            return 0 if silo in self._current.open[Updated] else None
         late = self.round - round
         owed = self._silos[silo].owes == round > 0
         return late if owed and 0 < late <= self._rules.most_late else None
@@ -352,7 +363,7 @@ class Engine:
         """Whether such an answer would count now."""
         if kind is Summed:
             return not self._silos[silo].known and not self._silos[silo].aside
-        return round == self.round - 1 and (Scored, silo) in self._current.open
+        return round == self.round - 1 and silo in self._current.open[Scored]
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in what has happened; gives what is to be done, in order."""
@@ -371,10 +382,12 @@ class Engine:
                 silo = self._silos[name]
                 silo.works_on = 0
                 silo.absent_since = self._now if silo.absent_since is None else silo.absent_since
+                self._away.add(name)
             case Lost(name, reason):
                 silo = self._silos[name]
                 silo.works_on, silo.lost = 0, True
                 silo.absent_since = self._now if silo.absent_since is None else silo.absent_since
+                self._away.add(name)
                 self._current.lost[name] = reason
             case Failed(name, reason):
                 return self._failed(name, reason)
@@ -400,6 +413,8 @@ class Engine:
             case Readmitted(name):
                 silo = self._silos[name]
                 silo.aside, silo.faults = False, 0
+                if silo.absent_since is None:
+                    self._away.discard(name)
                 if silo.absent_since is None and not silo.known:
                     return self._ask_sums([name])
             case Tick():
@@ -412,12 +427,12 @@ class Engine:
         self._current.lost.pop(name, None)
         if silo.aside:
             return []
+        self._away.discard(name)
         if not silo.known:
             return self._ask_sums([name])
-        wanted = {kind for kind, other in self._current.open if other == name}
-        if name not in self._current.asked or not wanted:
+        if name not in self._current.asked or not self._current.wants(name):
             return []
-        return [self._send([name], {name} if Updated in wanted else ())]
+        return [self._send([name], {name} & self._current.open[Updated])]
 
     def _failed(self, name: str, reason: str) -> list[Command]:
         silo = self._silos[name]
@@ -430,6 +445,7 @@ class Engine:
         if silo.faults < FAULTS:
             return []
         silo.aside = True
+        self._away.add(name)
         return [SetAside(name, reason)]
 
     def _updated(self, name: str, round: int) -> None:
@@ -452,7 +468,7 @@ class Engine:
             silo.owes = 0
 
     def _answered(self, kind: type, name: str) -> None:
-        self._current.open.discard((kind, name))
+        self._current.open[kind].discard(name)
         self._current.done.add((kind, name))
         if kind is self._main:
             self._count()
@@ -488,7 +504,7 @@ class Engine:
         verdict = self._verdict(now)
         if self._report_is_due(verdict, now):
             self._current.reported = self._judging = True
-            self._current.open -= {(Scored, name) for name in self._silos}
+            self._current.open[Scored].clear()
             return [Report(self.round - 1)]
         if verdict is _Verdict.OVER:
             return self._over(now)
@@ -535,11 +551,11 @@ class Engine:
         """Have free silos train in place of chosen ones that can no longer answer."""
         if self.phase is not Phase.TRAINING or self._rules.asynchronous:
             return []
-        current = self._current
-        coming = sum(kind is Updated for kind, _ in self._awaited(now))
-        missing = current.needed - current.answers - coming
+        missing = self._current.needed - self._sure(now)
+        if missing <= 0:
+            return []
         free = [name for name in self._free_silos() if self._may_answer(name, now)]
-        if missing <= 0 or not free:
+        if not free:
             return []
         chosen = self._select(self.round, free)[:missing]
         return self._ask(chosen, chosen)
@@ -547,18 +563,20 @@ class Engine:
     def _ask_sums(self, names: Sequence[str]) -> list[Command]:
         self._current.failed -= set(names)
         if self.phase is Phase.JOINING:
-            self._current.open |= {(Summed, name) for name in names}
+            self._current.open[Summed] |= set(names)
         return [AskSums(tuple(names))] if names else []
 
     def _ask(self, names: Sequence[str], fit: Collection[str]) -> list[Command]:
         current = self._current
         current.asked |= set(names)
         current.failed -= set(names)
-        wanted = {(Updated, name) for name in fit}
+        wanted = set(fit)
+        current.open[Updated] |= wanted
         if self.round > 1 and not current.reported:
-            wanted |= {(Scored, name) for name in names} - current.done
-        current.open |= wanted
-        asked = [name for name in names if any(other == name for _, other in wanted)]
+            unscored = {name for name in names if (Scored, name) not in current.done}
+            current.open[Scored] |= unscored
+            wanted |= unscored
+        asked = [name for name in names if name in wanted]
         return [self._send(asked, fit)] if asked else []
 
     def _send(self, names: Sequence[str], fit: Collection[str]) -> SendState:
@@ -573,13 +591,15 @@ class Engine:
             return False
         return silo.absent_since is None or now < silo.absent_since + self._rules.patience
 
-    def _awaited(self, now: float) -> set[tuple[type, str]]:
-        """Answers that are wanted of silos that can still give them."""
-        return {
-            (kind, name)
-            for kind, name in self._current.open
-            if self._is_awaited(self._silos[name], now)
-        }
+    def _awaited(self, kind: type, now: float) -> int:
+        """How many answers of a kind are wanted of silos that can still give them."""
+        wanted = self._current.open[kind]
+        gone = sum(not self._is_awaited(self._silos[name], now) for name in wanted & self._away)
+        return len(wanted) - gone
+
+    def _sure(self, now: float) -> int:
+        """Answers of the kind that counts: those that are there, and those that are awaited."""
+        return self._current.answers + self._awaited(self._main, now)
 
     def _may_answer(self, name: str, now: float) -> bool:
         """Whether a silo that is awaited has neither given the answer that counts nor failed."""
@@ -590,23 +610,22 @@ class Engine:
         """How many answers there can still be of the kind that counts."""
         current = self._current
         if self.phase is not Phase.TRAINING:
-            awaited = self._awaited(now)
-            return current.answers + sum(kind is self._main for kind, _ in awaited)
+            return self._sure(now)
         if not self._rules.asynchronous:  # whoever was not chosen may come in another's place
             return current.answers + sum(self._may_answer(name, now) for name in self._silos)
         # Whoever is there can answer once more for this round, and once for an earlier one.
         return current.answers + sum(
             (0 < silo.owes < self.round)
-            + (name not in current.asked or (Updated, name) in current.open)
+            + (name not in current.asked or name in current.open[Updated])
             for name, silo in self._silos.items()
             if self._is_awaited(silo, now)
         )
 
     def _verdict(self, now: float) -> _Verdict:
         current, rules = self._current, self._rules
-        awaited = self._awaited(now)
         late = now >= current.since + rules.deadline
         if current.answers >= current.needed:
+            awaited = any(self._awaited(kind, now) for kind in ANSWERS)
             if not awaited or late or (rules.asynchronous and self.phase is Phase.TRAINING):
                 return _Verdict.OVER
             if rules.grace is None or self.phase is Phase.JOINING or current.quorum_at is None:
@@ -615,9 +634,11 @@ class Engine:
             return _Verdict.OVER if over else _Verdict.OPEN
         if late:
             return _Verdict.BELOW
-        hopeless = self._hope(now) < current.needed
+        if self._sure(now) >= current.needed:
+            return _Verdict.OPEN
         at_once = rules.below == "end" or (rules.below == "retry" and self.phase is Phase.TRAINING)
-        return _Verdict.BELOW if hopeless and at_once else _Verdict.OPEN
+        hopeless = at_once and self._hope(now) < current.needed
+        return _Verdict.BELOW if hopeless else _Verdict.OPEN
 
     def _below_if_hopeless(self, now: float) -> list[Command]:
         """A round that cannot be opened: too few silos are there, and too few can come."""
@@ -635,7 +656,7 @@ class Engine:
             return True
         if self._rules.asynchronous or self.phase is Phase.SCORING:
             return False
-        return not any(kind is Scored for kind, _ in self._awaited(now))
+        return not self._awaited(Scored, now)
 
     def _over(self, now: float) -> list[Command]:
         if self.phase is Phase.SCORING:
@@ -650,10 +671,8 @@ class Engine:
         if self.round > self._rules.rounds:
             self.phase = Phase.SCORING
             self._current.opened = True
-            self._current.open = {
-                (Scored, name)
-                for name, silo in self._silos.items()
-                if silo.known and not silo.aside
+            self._current.open[Scored] |= {
+                name for name, silo in self._silos.items() if silo.known and not silo.aside
             }
             return []
         self.phase = Phase.TRAINING
@@ -697,7 +716,7 @@ class Engine:
         there = silo.absent_since is None and silo.known and not silo.aside
         return (
             not there
-            or any(other == name for _, other in self._current.open)
+            or self._current.wants(name)
             or (name in self._current.asked and silo.faults > 0)
         )
 
@@ -715,7 +734,7 @@ class Engine:
                 parts.append(f"silo {name!r}: not connected for {patience:.0f} s")
             elif silo.absent_since is not None:
                 parts.append(f"silo {name!r} is not connected")
-            elif any(other == name for _, other in current.open) or silo.works_on:
+            elif current.wants(name) or silo.works_on:
                 parts.append(f"silo {name!r} has not answered")
         have = current.answers if current.opened else 0
         return (

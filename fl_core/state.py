@@ -199,8 +199,12 @@ def _check_name(name: str) -> None:
     if not 1 <= len(name) <= MAX_NAME:
         raise UpdateError(f"array name of {len(name)} characters", f"use 1 to {MAX_NAME}")
     # safetensors keeps __metadata__ for itself; half a surrogate pair is no UTF-8.
-    if name == "__metadata__" or any("\ud800" <= character <= "\udfff" for character in name):
+    if name == "__metadata__" or (not name.isascii() and _no_utf8(name)):
         raise UpdateError(f"array name {name!r} cannot travel", "use another name")
+
+
+def _no_utf8(name: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def check_finite(state: Mapping[str, np.ndarray], what: str) -> None:
@@ -258,7 +262,7 @@ def fingerprint(state: Mapping[str, np.ndarray]) -> bytes:
     digest = hashlib.sha256()
     for name in sorted(state):
         array = np.ascontiguousarray(state[name])
-        digest.update(f"{name!r} {array.dtype} {state[name].shape}".encode())
+        digest.update(f"{name!r} {array.dtype.str} {state[name].shape}".encode())
         digest.update(array.data)
     return digest.digest()
 

@@ -142,7 +142,9 @@ class _LiveTable:
                 silo = event["role"].removeprefix("silo ")
                 self._silos[silo]["state"] = {"ended": "done"}.get(event["event"], "failed")
             case "sent":
-                row["state"] = "training" if event["fit"] else "scoring"
+                for silo in event["silos"]:
+                    fits = silo in event["training"]
+                    self._silos[silo]["state"] = "training" if fits else "scoring"
             case "updated":
                 row |= {"state": "sent", "loss": event["loss"]}
             case "rows":

@@ -349,8 +349,7 @@ class Aggregator(FedMLServerManager):
             case rounds.Begin(round):
                 self._begin(round)
             case rounds.SendState(round, silos, fit):
-                for silo in silos:
-                    self._send_state(silo, round, silo in fit)
+                self._send_state(silos, round, fit)
             case rounds.Aggregate(round):
                 self._aggregate(round)
             case rounds.Report(round):
@@ -409,14 +408,16 @@ class Aggregator(FedMLServerManager):
         self._board.begin()
         self._tell({"event": "round", "round": round, "rounds": self._spec.rounds})
 
-    def _send_state(self, silo: str, round: int, fit: bool) -> None:
-        with_scaling = silo not in self._told_scaling
-        encoded = self._encode(with_scaling, fit)
-        params = {wire.ROUND: round, wire.ARRAYS: encoded, "fit": fit}
-        self.send_message(wire.message(wire.STATE, 0, self._ranks[silo], params))
-        self._told_scaling.add(silo)
-        self._board.sent(silo, round, len(encoded))
-        self._tell({"event": "sent", "silo": silo, "round": round, "fit": fit})
+    def _send_state(self, silos: Sequence[str], round: int, training: Collection[str]) -> None:
+        for silo in silos:
+            fit = silo in training
+            encoded = self._encode(silo not in self._told_scaling, fit)
+            params = {wire.ROUND: round, wire.ARRAYS: encoded, "fit": fit}
+            self.send_message(wire.message(wire.STATE, 0, self._ranks[silo], params))
+            self._told_scaling.add(silo)
+            self._board.sent(silo, round, len(encoded))
+        told = {"event": "sent", "round": round, "silos": silos, "training": sorted(training)}
+        self._tell(told)
 
     def _encode(self, with_scaling: bool, with_shared: bool) -> bytes:
         """The state as it travels, encoded once for all silos."""

@@ -21,7 +21,7 @@ MODEL, STRATEGY = "model/", "strategy/"
 PARTS = ("train", "validation", "test")
 _SEE_LOG = "see the silo's log"
 _LARGEST_FIGURE = 1e30
-_MOST_ROWS = 2**32
+_MOST_ROWS = 2**32 - 1
 
 Params = Mapping[str, Any]
 """A message's parameters: JSON values of any kind."""

@@ -47,6 +47,8 @@ lock from whoever trains."""
 AT_ONCE = 10
 """Rows that are written in one go, for the same reason."""
 
+_encoder = json.JSONEncoder(allow_nan=False)
+
 _Row = tuple[float, str, str | None, int, str, Value]
 
 
@@ -144,7 +146,7 @@ class MetricsFile:
         }
         if value.number is None:
             fields["reason"] = value.reason
-        return json.dumps(fields, allow_nan=False).encode() + b"\n"
+        return _encoder.encode(fields).encode() + b"\n"
 
 
 def being_written(folder: Path) -> bool:

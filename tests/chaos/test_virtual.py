@@ -181,7 +181,7 @@ SABOTAGE = {
     "takes what it has taken already": ("lateness", lambda engine, silo, round: 0),
     "wants to hear of the time at once": ("due", property(lambda engine: engine._now)),
     "never wants to hear of the time": ("due", property(lambda engine: None)),
-    "waits for nobody": ("_awaited", lambda engine, now: set()),
+    "waits for nobody": ("_awaited", lambda engine, kind, now: 0),
     "asks whoever is there": (
         "_free_silos",
         lambda engine: [n for n, one in engine._silos.items() if one.absent_since is None],
