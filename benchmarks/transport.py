@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import multiprocessing
+import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -163,7 +165,7 @@ def our_server(identity: Identity, case: Case) -> tuple[int, Exchange]:
     server = Server(identity, FEDERATION, ranks.__contains__, case.silos, RUN, LIMIT, manager.take)
 
     class Endpoint:
-        def send(self, peer: str, frame: Frame) -> None:
+        def send(self, peer: str, frame: Frame, soon: bool) -> None:
             server.send(peer, frame)
 
         def stop(self) -> None:
@@ -248,6 +250,14 @@ def peak_bytes() -> int:
 
 def serve(side: str, identity: Identity, case: Case, to_parent: Connection) -> None:
     """A server's process: run the rounds, and tell what they took."""
+    try:
+        _serve(side, identity, case, to_parent)
+    except Exception:  # noqa: BLE001 - gRPC's threads would keep the process, and who waits for it
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _serve(side: str, identity: Identity, case: Case, to_parent: Connection) -> None:
     port, exchange = SIDES[side][0](identity, case)
     to_parent.send(port)
     exchange()  # the first one finds cold pages and slow windows

@@ -52,8 +52,8 @@ class _Listening:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def send(self, peer: str, frame: Frame) -> None:
-        self._server.send(peer, frame)
+    def send(self, peer: str, frame: Frame, soon: bool) -> None:
+        self._server.send(peer, frame)  # one at a time: no other one follows soon
 
     def stop(self) -> None:
         self._server.stop(channel.STOP_SECONDS)

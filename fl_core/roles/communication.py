@@ -41,7 +41,9 @@ FAILED = "FAILED"
 BYTES = "bytes"
 """Size of the state as it travelled."""
 _ENVELOPE = {Message.MSG_ARG_KEY_TYPE, Message.MSG_ARG_KEY_SENDER, Message.MSG_ARG_KEY_RECEIVER}
-_NOT_META = _ENVELOPE | {ARRAYS, ROUND}
+SOON = "soon"
+"""Whether another message is likely to follow at once; said to the endpoint alone."""
+_NOT_META = _ENVELOPE | {ARRAYS, ROUND, SOON}
 
 
 def message(
@@ -57,8 +59,8 @@ def message(
 class Endpoint(Protocol):
     """The role's end of its streams."""
 
-    def send(self, peer: str, frame: Frame) -> None:
-        """Queue a frame for ``peer``."""
+    def send(self, peer: str, frame: Frame, soon: bool) -> None:
+        """Queue a frame for ``peer``; ``soon``: another one is likely to follow at once."""
         ...
 
     def stop(self) -> None:
@@ -141,7 +143,7 @@ class Communication(BaseCommunicationManager):
         total = self._sum(encoded)
         frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded, total)
         assert self.endpoint is not None
-        self.endpoint.send(self._names[int(msg.get_receiver_id())], frame)
+        self.endpoint.send(self._names[int(msg.get_receiver_id())], frame, params.get(SOON, False))
 
     def _sum(self, encoded: bytes) -> int:
         """The state's sum, computed once for all silos."""

@@ -46,8 +46,8 @@ class _Dialled:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def send(self, peer: str, frame: Frame) -> None:
-        self._client.send(frame)
+    def send(self, peer: str, frame: Frame, soon: bool) -> None:
+        self._client.send(frame, soon)
 
     def stop(self) -> None:
         self._client.stop()
@@ -145,7 +145,7 @@ class Silo(ClientMasterManager):
         size = params[wire.BYTES]
         try:
             if round > 1:
-                self._score(state, round - 1, self._scaled)
+                self._score(state, round - 1, self._scaled, fit)
                 _log.info("round %d: state of %d bytes scored", round - 1, size)
             if fit:
                 shared = states.under(arrays, answers.STRATEGY)
@@ -190,7 +190,8 @@ class Silo(ClientMasterManager):
             scaling.apply(parts.test, keep),
         )
 
-    def _score(self, state: states.State, round: int, parts: Parts) -> None:
+    def _score(self, state: states.State, round: int, parts: Parts, soon: bool) -> None:
+        """Answer with the scores; ``soon``: an update follows, at once if the model is small."""
         start = time.perf_counter()
         what = f"{self._model} in predict, round {round}"
         validation = self._scores(state, parts.validation, what)
@@ -206,7 +207,8 @@ class Silo(ClientMasterManager):
         for name, value in figures.items():
             self._log(round, name, value)
         self._log(round, SCORE_SECONDS, Value(seconds))
-        self._answer(wire.SCORES, **{wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds})
+        answer = {wire.ROUND: round, wire.ARRAYS: arrays, wire.SOON: soon, "seconds": seconds}
+        self._answer(wire.SCORES, **answer)
 
     def _scores(self, state: states.State, table: Table, what: str) -> Scores:
         return Scores.of(predicted(self._job.model, state, table, what), table.labels)

@@ -63,8 +63,7 @@ def call(
         assembler = Assembler(tag, limit)
         try:
             for chunk in answers:
-                if (frame := assembler.feed(chunk)) is not None:
-                    yield frame
+                yield from assembler.feed(chunk)
         except grpc.RpcError:
             raise _failed(answers, target, identity) from None
 
@@ -120,14 +119,15 @@ class Client:
         )
         self._thread.start()
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, soon: bool = False) -> None:
         """Queue a frame for the stream that stands; it is lost with the stream.
 
-        The stream is cut, and dialled anew, when too much waits because nobody reads it. Raises
-        TransportError when the frame's meta is too large.
+        ``soon``: another one is likely to follow at once. The stream is cut, and dialled anew, when
+        too much waits because nobody reads it. Raises TransportError when the frame's meta is too
+        large.
         """
         call = self._call
-        if not self._outbox.put(frame) and call is not None:
+        if not self._outbox.put(frame, soon) and call is not None:
             call.cancel()
 
     def stop(self) -> None:
@@ -177,10 +177,9 @@ class Client:
                     self._on_event(Joined(AGGREGATOR))
                 assembler = Assembler(self._tag, self._max_state_bytes)
                 for chunk in chunks_in:
-                    frame = assembler.feed(chunk)
-                    if frame is not None:
+                    for frame in assembler.feed(chunk):
                         self._on_event(Received(AGGREGATOR, frame))
-                    frame = None  # its memory is not to wait for the next frame
+                        frame = None  # its memory is not to wait for the next frame
             except TransportError as error:
                 return Left(AGGREGATOR, error.message, refused=True), joined
             except grpc.RpcError:

@@ -1,8 +1,8 @@
 """Frames: what one message looks like on a stream.
 
 A frame is a fixed header, a small JSON object (``meta``) and the bytes of a state. It travels in
-chunks of 1 MiB, of which only the last may be shorter; every length is checked before memory is
-taken for it.
+chunks of 1 MiB, of which only the last may be shorter; small frames may share one chunk. Every
+length is checked before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ MAX_CHUNK = 1024 * 1024
 MAX_META = 64 * 1024
 SMALL_BYTES = 64 * 1024
 """A state of more bytes is large: room for it is asked for before memory is taken."""
+MOST_TOGETHER = 8
+"""Small frames in one chunk."""
 _WORD = 8
 _MAGIC = b"FLS"
 _HEADER = struct.Struct("!3sBHxx16sIIQ")
@@ -109,34 +111,44 @@ class Assembler:
         self._state = memoryview(b"")
         self._filled = self._summed = self._sum = 0
 
-    def feed(self, chunk: bytes) -> Frame | None:
-        """Take the next chunk; gives the frame when it is whole.
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Take the next chunk; gives the frames that are whole now: several small ones, or one.
 
-        The state is memory of its own, which nobody else changes. Raises TransportError for
-        anything that is not the next chunk of a valid frame.
+        Their states are memory of their own, which nobody else changes. Raises TransportError for
+        anything that is not the next chunk of valid frames.
         """
         if len(chunk) > MAX_CHUNK:
             raise _refused(f"chunk of {len(chunk)} bytes")
-        body = memoryview(chunk)
-        if self._frame is None:
-            body = self._begin(chunk)
-        missing = len(self._state) - self._filled - len(body)
-        if missing < 0:
-            raise _refused("more bytes than announced")
-        if missing and len(chunk) < MAX_CHUNK:
-            raise _refused(f"chunk of {len(chunk)} bytes, {missing} before the end")
+        frames: list[Frame] = []
+        rest = memoryview(chunk)
+        while rest or not frames:
+            if self._frame is None:
+                rest = self._begin(rest)
+            missing = len(self._state) - self._filled
+            body, rest = rest[:missing], rest[missing:]
+            missing -= len(body)
+            if missing and (frames or len(chunk) < MAX_CHUNK):
+                raise _refused(f"chunk of {len(chunk)} bytes, {missing} before the end")
+            if rest and (len(self._state) > SMALL_BYTES or len(frames) + 1 == MOST_TOGETHER):
+                raise _refused("more bytes than announced")
+            self._fill(body, last=not missing)
+            if missing:
+                break
+            frames.append(self._end())
+        return frames
+
+    def _fill(self, body: memoryview, last: bool) -> None:
         self._state[self._filled : self._filled + len(body)] = body
         self._filled += len(body)
         # While the bytes are in the processor's cache; whole words, but at the end.
-        until = self._filled - self._filled % _WORD if missing else self._filled
+        until = self._filled if last else self._filled - self._filled % _WORD
         self._sum += word_sum(self._state[self._summed : until])
         self._summed = until
-        return None if missing else self._end()
 
-    def _begin(self, chunk: bytes) -> memoryview:
+    def _begin(self, chunk: memoryview) -> memoryview:
         if len(chunk) < HEADER_BYTES:
             raise _refused(f"header of {len(chunk)} bytes")
-        head = chunk[: _HEADER.size]
+        head = bytes(chunk[: _HEADER.size])
         magic, version, kind, tag, round, meta_length, state_length = _HEADER.unpack(head)
         if magic != _MAGIC or version != VERSION:
             raise _refused(f"protocol {magic!r} version {version}, not {VERSION}")
@@ -149,12 +161,12 @@ class Assembler:
                 f"state of {state_length} bytes is over the limit of {self._max_state_bytes}",
                 "raise max_state_bytes in the run file, or make the model smaller",
             )
-        body = memoryview(chunk)[HEADER_BYTES + meta_length :]
+        body = chunk[HEADER_BYTES + meta_length :]
         if state_length > len(body) and len(chunk) < MAX_CHUNK:  # before memory is taken
             raise _refused(
                 f"chunk of {len(chunk)} bytes, {state_length - len(body)} before the end"
             )
-        meta_bytes = chunk[HEADER_BYTES : HEADER_BYTES + meta_length]
+        meta_bytes = bytes(chunk[HEADER_BYTES : HEADER_BYTES + meta_length])
         try:
             meta = json.loads(meta_bytes)
         except (ValueError, RecursionError) as error:
@@ -163,7 +175,7 @@ class Assembler:
             raise _refused("meta is no JSON object")
         if state_length > SMALL_BYTES:
             self._room(state_length)
-        checksum = chunk[_HEADER.size : HEADER_BYTES]
+        checksum = bytes(chunk[_HEADER.size : HEADER_BYTES])
         self._frame = (kind, round, meta, head, meta_bytes, checksum)
         # Not a bytearray: numpy takes large memory in huge pages, four times as fast.
         self._state = np.empty(state_length, np.uint8).data

@@ -189,7 +189,7 @@ class Server:
     def _request(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Frame | None:
         assembler = Assembler(self._tag, self._max_state_bytes)
         try:
-            return next((frame for chunk in requests if (frame := assembler.feed(chunk))), None)
+            return next((frame for chunk in requests for frame in assembler.feed(chunk)), None)
         except TransportError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             raise AssertionError from error  # abort raises
@@ -251,14 +251,14 @@ class Server:
         assembler = Assembler(self._tag, self._max_state_bytes, room)
         try:
             for chunk in requests:
-                frame = assembler.feed(chunk)
+                frames = assembler.feed(chunk)
                 if place is not None:
-                    place.chunk(whole=frame is not None)
-                if frame is not None:
-                    self._on_event(Received(silo, frame, stream.number, place))
+                    place.chunk(whole=bool(frames))
+                while frames:  # not for: their memory is not to wait for the next frames
+                    self._on_event(Received(silo, frames.pop(0), stream.number, place))
                     if place is not None and not place.kept:
                         place.free()
-                    place = frame = None  # its memory is not to wait for the next frame
+                    place = None
         finally:
             if place is not None:
                 place.free()

@@ -65,12 +65,12 @@ def framed(data: bytes) -> None:
             head = _HEADER.pack(b"FLS", VERSION, 3, TAG, 1, len(meta), len(state))
             covered = head + meta + word_sum(state).to_bytes(8, "little")
             chunk = head + struct.pack("!I", zlib.crc32(covered)) + meta + state
-            frame = assembler.feed(chunk)
-            assert frame is not None
+            (frame,) = assembler.feed(chunk)
             assert frame.state == state
             assert frame.meta == json.loads(meta) or b"NaN" in meta
             again = Frame(frame.kind, frame.round, frame.meta, frame.state)
-            assert [assembler.feed(piece) for piece in chunks(again, TAG)][-1] is not None
+            (piece,) = chunks(again, TAG)
+            assert [one.state for one in assembler.feed(piece + piece)] == [state, state]
 
 
 def chunked(data: bytes) -> None:
@@ -82,13 +82,13 @@ def chunked(data: bytes) -> None:
     pieces = list(chunks(Frame(1, 2, {"n": times}, state), TAG))
     assert all(len(piece) == MAX_CHUNK for piece in pieces[:-1])
     assembler = Assembler(TAG, LIMIT)
-    assert [assembler.feed(piece) for piece in pieces][-1] == Frame(1, 2, {"n": times}, state)
+    assert [assembler.feed(piece) for piece in pieces][-1] == [Frame(1, 2, {"n": times}, state)]
     number = place % len(pieces)
     changed = bytearray(pieces[number])
     changed[place % len(changed)] ^= change or 1
     pieces[number] = bytes(changed)
     with suppress(TransportError):
-        # None: more was announced than there is.
+        # Nothing: more was announced than there is.
         assert not any(assembler.feed(piece) for piece in pieces)
 
 

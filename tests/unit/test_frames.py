@@ -16,6 +16,7 @@ from fl_core.transport.frames import (
     HEADER_BYTES,
     MAX_CHUNK,
     MAX_META,
+    MOST_TOGETHER,
     SMALL_BYTES,
     VERSION,
     Assembler,
@@ -44,7 +45,7 @@ frames = st.builds(
 
 def assembled(pieces: Iterable[bytes], limit: int = LIMIT) -> list[Frame]:
     assembler = Assembler(TAG, limit)
-    return [frame for piece in pieces if (frame := assembler.feed(piece)) is not None]
+    return [frame for piece in pieces for frame in assembler.feed(piece)]
 
 
 def packed(
@@ -144,7 +145,7 @@ def test_the_largest_meta_travels_and_a_larger_one_does_not():
         (packed(meta=b"1" * 60_000), "meta is not JSON"),
         (packed(meta=b"[]"), "meta is no JSON object"),
         (packed(meta=b"null"), "meta is no JSON object"),
-        (packed(state=b"ab", state_length=1), "more bytes than announced"),
+        (packed(state=b"ab", state_length=1), "checksum does not match"),
         (packed(state_length=2), f"chunk of {HEADER_BYTES + 2} bytes, 2 before the end"),
         (packed(state=b"ab", checksum=bytes(4)), "checksum does not match"),
         (b"x" * (MAX_CHUNK + 1), f"chunk of {MAX_CHUNK + 1} bytes"),
@@ -270,3 +271,28 @@ def test_tags_are_16_bytes_and_differ_by_run():
 def test_meta_is_plain_json():
     piece = next(iter(chunks(Frame(1, 0, {"b": 1, "a": "é"}), TAG)))
     assert json.loads(piece[HEADER_BYTES:]) == {"b": 1, "a": "é"}
+
+
+@given(st.lists(frames, min_size=1, max_size=MOST_TOGETHER))
+def test_small_frames_may_share_a_chunk(together):
+    chunk = b"".join(piece for frame in together for piece in chunks(frame, TAG))
+    assert assembled([chunk, chunk]) == [*together, *together]
+
+
+SMALL = b"".join(chunks(Frame(1, state=b"small"), TAG))
+LARGE = b"".join(chunks(Frame(2, state=bytes(SMALL_BYTES + 1)), TAG))
+
+
+@pytest.mark.parametrize(
+    ("chunk", "message"),
+    [
+        (SMALL * (MOST_TOGETHER + 1), "more bytes than announced"),
+        (LARGE + SMALL, "more bytes than announced"),
+        (SMALL + SMALL[:-1], "1 before the end"),
+        (SMALL + b"x", "header of 1 bytes"),
+        (SMALL + next(chunks(Frame(2, state=BODY), TAG))[: MAX_CHUNK - len(SMALL)], "before the"),
+    ],
+    ids=["too many", "behind a large one", "cut off", "garbage", "half a large one"],
+)
+def test_what_may_not_share_a_chunk_is_refused(chunk, message):
+    assert message in refused(chunk)

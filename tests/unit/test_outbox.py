@@ -1,17 +1,23 @@
 """What waits to be sent: in order, and not without bound."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from fl_core.errors import TransportError
-from fl_core.transport.frames import Assembler, Frame, run_tag
+from fl_core.transport.frames import MAX_CHUNK, SMALL_BYTES, Assembler, Frame, run_tag
 from fl_core.transport.outbox import MAX_BYTES, MAX_FRAMES, Outbox
 
 TAG = run_tag("run-1")
 
 
-def sent(outbox: Outbox) -> list[Frame]:
+def sent_in(pieces: Iterable[bytes]) -> list[Frame]:
     assembler = Assembler(TAG, 2 * MAX_BYTES)
-    return [frame for chunk in outbox if (frame := assembler.feed(chunk)) is not None]
+    return [frame for chunk in pieces for frame in assembler.feed(chunk)]
+
+
+def sent(outbox: Outbox) -> list[Frame]:
+    return sent_in(outbox)
 
 
 def test_frames_come_in_order_until_the_end():
@@ -56,3 +62,38 @@ def test_a_meta_that_is_too_large_is_not_taken():
         outbox.put(Frame(1, meta={"a": "x" * 70_000}))
     outbox.close()
     assert sent(outbox) == []
+
+
+def test_small_frames_share_a_chunk_where_one_follows_soon():
+    outbox = Outbox(TAG)
+    frames = [Frame(1, 1, {}, b"scores"), Frame(2, 2, {}, b"update"), Frame(3)]
+    for frame, soon in zip(frames, (True, False, False), strict=True):
+        outbox.put(frame, soon)
+    outbox.close()
+    pieces = list(outbox)
+    assert len(pieces) == 2
+    assert sent_in(pieces) == frames
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [Frame(1)],
+        [Frame(1, state=bytes(SMALL_BYTES)), Frame(2, state=bytes(SMALL_BYTES + 1))],
+        [Frame(1, state=bytes(3 * MAX_CHUNK)), Frame(2)],
+    ],
+    ids=["nothing follows", "a large one follows", "behind a large one"],
+)
+def test_a_frame_is_sent_though_none_shares_its_chunk(frames):
+    outbox = Outbox(TAG)
+    for frame in frames:
+        outbox.put(frame, soon=frame is frames[0])
+    outbox.close()
+    assert sent(outbox) == frames
+
+
+def test_a_frame_does_not_wait_long_for_the_next():
+    outbox = Outbox(TAG)
+    outbox.put(Frame(1), soon=True)
+    first = next(iter(outbox))  # nobody puts another one, or closes it
+    assert sent_in([first]) == [Frame(1)]
