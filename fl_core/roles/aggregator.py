@@ -111,10 +111,8 @@ class Aggregator(FedMLServerManager):
         if saved is None:
             _log.info("no checkpoint yet: the run begins anew")
             return None
-        self._state = states.under(
-            states.decode(saved.state, self._spec.max_state_bytes), answers.MODEL
-        )
         self._encoded[False, False] = saved.state
+        self._share_memory()
         self._scaling, self._sums = saved.scaling, dict(saved.sums)
         self._aside = set(saved.aside)
         self._best.restore(dict(saved.best))
@@ -448,6 +446,12 @@ class Aggregator(FedMLServerManager):
         self._board.aggregated(round, time.perf_counter() - start)
         self._note(round)
         self._save(round)
+        self._share_memory()
+
+    def _share_memory(self) -> None:
+        """Have the state's arrays be views of its encoded form, which is kept anyway."""
+        arrays = states.decode(self._encoded[False, False], self._spec.max_state_bytes)
+        self._state = states.under(arrays, answers.MODEL)
 
     def _note(self, round: int) -> None:
         """Write down which updates the new state is made of."""

@@ -1,9 +1,9 @@
 """The parts of FedML 0.9.6 that the roles are made of.
 
-Importing FedML imports its launcher, vendor cloud and attack modules, which pull in torchvision,
-wandb, docker and more: 8 s and 400 MB that the cross-silo managers never use. While FedML is
-imported here, empty stand-ins take those packages' places, installed or not; afterwards they are
-gone again, so that a plugin that imports one of them gets the real thing.
+Importing FedML imports its launcher, vendor cloud and attack modules, which pull in torch,
+torchvision, wandb, docker and more: many seconds and 800 MB that the cross-silo managers never
+use. While FedML is imported here, empty stand-ins take those packages' places, installed or not;
+afterwards they are gone again, so that a plugin that imports one of them gets the real thing.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import torch  # noqa: F401 - before the stand-ins: torch must find its own optional packages
-
 STOOD_IN = frozenset(
     """
     aiohttp boto3 botocore cachetools certifi chardet click dateutil dill docker dotenv fastapi
     GPUtil h5py httpx matplotlib multiprocess networkx onnx packaging paho pandas PIL
     pkg_resources prettytable psutil redis requests scipy sklearn sqlalchemy starlette
-    torchvision tqdm tritonclient uvicorn wandb wget yaml
+    torch torchvision tqdm tritonclient uvicorn wandb wget yaml
     """.split()
 )
 """Top-level packages that FedML imports and its cross-silo managers do not use."""
