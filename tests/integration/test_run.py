@@ -281,6 +281,17 @@ def test_an_interrupted_run_leaves_no_process_and_says_so(
     _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in roles))
 
 
+def test_ctrl_c_while_code_in_a_string_runs_has_the_exit_code_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "from fl_core import cli\n"
+        "cli._run = lambda arguments: exec('raise KeyboardInterrupt')\n"
+        "cli.main([])\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (outcome.returncode, outcome.stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5, 2.0, 2.5])
 def test_ctrl_c_at_any_moment_before_the_first_round(
     spec_file: SpecFile, tmp_path: Path, seconds: float
