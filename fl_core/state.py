@@ -199,11 +199,11 @@ def _check_name(name: str) -> None:
     if not 1 <= len(name) <= MAX_NAME:
         raise UpdateError(f"array name of {len(name)} characters", f"use 1 to {MAX_NAME}")
     # safetensors keeps __metadata__ for itself; half a surrogate pair is no UTF-8.
-    if name == "__metadata__" or (not name.isascii() and _no_utf8(name)):
+    if name == "__metadata__" or (not name.isascii() and _has_surrogate(name)):
         raise UpdateError(f"array name {name!r} cannot travel", "use another name")
 
 
-def _no_utf8(name: str) -> bool:
+def _has_surrogate(name: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in name)
 
 

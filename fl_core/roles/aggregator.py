@@ -446,7 +446,6 @@ class Aggregator(FedMLServerManager):
         self._board.aggregated(round, time.perf_counter() - start)
         self._note(round)
         self._save(round)
-        self._share_memory()
 
     def _share_memory(self) -> None:
         """Have the state's arrays be views of its encoded form, which is kept anyway."""
@@ -477,6 +476,7 @@ class Aggregator(FedMLServerManager):
             self._best_tests,
         )
         saved.save(self._config.folder, self._best.round)
+        self._share_memory()
 
     def _report(self, round: int) -> None:
         figures = self._board.report(round)

@@ -127,7 +127,7 @@ class Assembler:
             missing = len(self._state) - self._filled
             body, rest = rest[:missing], rest[missing:]
             missing -= len(body)
-            if missing and (frames or len(chunk) < MAX_CHUNK):
+            if missing and len(chunk) < MAX_CHUNK:
                 raise _refused(f"chunk of {len(chunk)} bytes, {missing} before the end")
             if rest and (len(self._state) > SMALL_BYTES or len(frames) + 1 == MOST_TOGETHER):
                 raise _refused("more bytes than announced")

@@ -11,13 +11,9 @@ from fl_core.transport.outbox import MAX_BYTES, MAX_FRAMES, Outbox
 TAG = run_tag("run-1")
 
 
-def sent_in(pieces: Iterable[bytes]) -> list[Frame]:
+def sent(pieces: Iterable[bytes]) -> list[Frame]:
     assembler = Assembler(TAG, 2 * MAX_BYTES)
     return [frame for chunk in pieces for frame in assembler.feed(chunk)]
-
-
-def sent(outbox: Outbox) -> list[Frame]:
-    return sent_in(outbox)
 
 
 def test_frames_come_in_order_until_the_end():
@@ -72,7 +68,7 @@ def test_small_frames_share_a_chunk_where_one_follows_soon():
     outbox.close()
     pieces = list(outbox)
     assert len(pieces) == 2
-    assert sent_in(pieces) == frames
+    assert sent(pieces) == frames
 
 
 @pytest.mark.parametrize(
@@ -96,4 +92,4 @@ def test_a_frame_does_not_wait_long_for_the_next():
     outbox = Outbox(TAG)
     outbox.put(Frame(1), soon=True)
     first = next(iter(outbox))  # nobody puts another one, or closes it
-    assert sent_in([first]) == [Frame(1)]
+    assert sent([first]) == [Frame(1)]
