@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import multiprocessing
 import os
+import selectors
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,8 @@ class _Federation:
         self._restarts: dict[str, int] = {}
         self._start_at: dict[str, float] = {}
         """When roles are to be started again, by time.monotonic()."""
+        self._talking = selectors.DefaultSelector()
+        """Processes that have events to tell: roles, and the courier."""
         self._errors: dict[str, FlError] = {}
         self._lost: dict[str, str] = {}
         """Why silos' processes have ended that are not started again."""
@@ -224,6 +226,7 @@ class _Federation:
         if self._trackers:
             with suppress(OSError):  # no process: what is missing is told at the end, as ever
                 self._courier = CourierProcess(self._folder, False, self._context)
+                self._listen_to(self._courier)
         self._start(self._config(None, self._folder, aggregator, port))
         for event in self._follow():
             if event["event"] == "listening":
@@ -267,13 +270,17 @@ class _Federation:
     def _start(self, config: RoleConfig) -> None:
         self._configs[config.name] = config
         self._lost.pop(config.name, None)
-        self._roles[config.name] = self._supervisor.start(config, self._context)
+        role = self._supervisor.start(config, self._context)
+        self._roles[config.name] = role
+        self._listen_to(role)
+
+    def _listen_to(self, process: RoleProcess | CourierProcess) -> None:
+        self._talking.register(process.events, selectors.EVENT_READ, process)
 
     def _follow(self) -> Iterator[dict[str, Any]]:
         """Events of all roles, until all have ended, or the aggregator has and the others hang."""
         while True:
-            open_roles = [role for role in self._roles.values() if not role.ended]
-            if not open_roles and not self._start_at:
+            if all(role.ended for role in self._roles.values()) and not self._start_at:
                 return
             now = time.monotonic()
             if self._give_up is not None and now >= self._give_up:
@@ -281,18 +288,15 @@ class _Federation:
             times = (self._give_up, self._supervisor.due, *self._start_at.values())
             soonest = min((one for one in times if one is not None), default=None)
             timeout = None if soonest is None else max(0.0, soonest - now)
-            courier = self._courier if self._courier and not self._courier.ended else None
-            sources = [courier.events] if courier else []
-            ready = wait([*sources, *(role.events for role in open_roles)], timeout)
-            if courier and courier.events in ready and (event := courier.read()) is not None:
-                yield event
-            for role in open_roles:
-                more = role.events in ready
-                while more and (event := role.read()) is not None:
+            for key, _ in self._talking.select(timeout):
+                process: RoleProcess | CourierProcess = key.data
+                event = process.read()
+                if process.ended:
+                    self._talking.unregister(process.events)
+                if event is not None:
                     yield event
-                    more = not role.ended and role.events.poll()  # cheaper than to wait for all
-                if role.ended:
-                    yield from self._ended(role)
+                if process.ended and isinstance(process, RoleProcess):
+                    yield from self._ended(process)
             for name in self._supervisor.act():
                 self._start_at.setdefault(name, now)
             yield from self._start_again()
@@ -356,6 +360,7 @@ class _Federation:
             role.terminate()
         for role in self._roles.values():
             role.join()
+        self._talking.close()
 
 
 def _cause(errors: dict[str, FlError]) -> FlError:
