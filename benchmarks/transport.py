@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from fl_core import state as states
+from fl_core.buffers import Buffers
 from fl_core.transport import channel
 from fl_core.transport.authority import Authority
 from fl_core.transport.channel import Event, Joined, Received
@@ -200,7 +201,7 @@ def our_server(identity: Identity, case: Case) -> tuple[int, Exchange]:
             self.round += 1
             self.updates = 0
             self.strategy.start(self.state)
-            encoded = states.encode({f"model/{name}": a for name, a in self.state.items()})
+            encoded = states.laid_out({f"model/{name}": a for name, a in self.state.items()})
             for rank in ranks.values():
                 params = {wire.ROUND: self.round, wire.ARRAYS: encoded, "fit": True}
                 manager.send_message(wire.message(wire.STATE, 0, rank, params))
@@ -231,6 +232,7 @@ def our_silo(identity: Identity, port: int, size: int) -> None:
         event = events.get()
         if isinstance(event, Received):
             frame = event.frame
+            assert not isinstance(frame.state, Buffers)
             states.decode(frame.state, LIMIT)
             meta = {"weight": 100, "loss": 0.5, "seconds": 0.1}
             client.send(Frame(3, frame.round, meta, frame.state))

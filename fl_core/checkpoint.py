@@ -13,16 +13,18 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_core.buffers import Buffers, Bytes
 from fl_core.errors import RunFolderError
 from fl_core.files import storing
 
 _log = logging.getLogger(__name__)
-_MAGIC = b"FLCKPT01"
+_MAGIC = b"FLCKPT02"
 _LENGTH_BYTES = 4
 _DIGEST_BYTES = 32
 _NAME = re.compile(r"round-([0-9]{6,})\.ckpt")
@@ -35,7 +37,8 @@ class Checkpoint:
     round: int
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able values."""
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    blobs: Mapping[str, bytes | Buffers] = field(default_factory=dict)
+    """Those of a checkpoint that was read are bytes."""
 
 
 def path(folder: Path, round: int) -> Path:
@@ -55,16 +58,16 @@ def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
         "blobs": {name: len(blob) for name, blob in checkpoint.blobs.items()},
     }
     encoded = json.dumps(header, allow_nan=False).encode()
-    digest = hashlib.sha256()
+    pieces = [_MAGIC, len(encoded).to_bytes(_LENGTH_BYTES, "big"), encoded]
+    pieces += [piece for blob in checkpoint.blobs.values() for piece in Buffers.of(blob).parts]
     part = target.with_suffix(".part")
     with storing(target):
         folder.mkdir(mode=0o700, exist_ok=True)
-        with part.open("wb") as file:
-            length = len(encoded).to_bytes(_LENGTH_BYTES, "big")
-            for piece in (_MAGIC, length, encoded, *checkpoint.blobs.values()):
-                digest.update(piece)
-                file.write(piece)
-            file.write(digest.digest())
+        # The digest of a large state takes as long as writing it: both at once.
+        with part.open("wb") as file, ThreadPoolExecutor(1) as other:
+            digest = other.submit(_sha256, pieces)
+            file.writelines(pieces)
+            file.write(digest.result())
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -122,6 +125,13 @@ def _rounds(folder: Path) -> list[int]:
         return []
     found = (_NAME.fullmatch(name) for name in names)
     return [int(name[1]) for name in found if name]
+
+
+def _sha256(pieces: Sequence[Bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
 
 
 def _sync(folder: Path) -> None:

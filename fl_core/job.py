@@ -167,7 +167,7 @@ def check_initial_state(job: Job, source: SpecSource) -> None:
     what = f"model {job.spec.model.name!r}"
     with blamed(f"{what} in initial_state"):
         state = job.model.initial_state(derive(job.spec.seed, "init"))
-        size = len(states.encode(state))
+        size = len(states.laid_out(state))
     if size > job.spec.max_state_bytes:
         raise ParameterError(
             f"{source.where(['max_state_bytes'])}: the initial state of {what} has {size} bytes, "

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fl_core.buffers import Buffers
 from fl_core.errors import UpdateError
 
 State = dict[str, np.ndarray]
@@ -52,10 +53,15 @@ def encode(state: Mapping[str, np.ndarray]) -> bytes:
     They are the bytes that the safetensors library writes. Raises UpdateError for a name or type
     that cannot travel.
     """
+    return bytes(laid_out(state))
+
+
+def laid_out(state: Mapping[str, np.ndarray]) -> Buffers:
+    """As :func:`encode`, but the arrays stay where they are, and must not change meanwhile."""
     for name, array in state.items():
         _check_array(name, array)
     header: dict[str, Any] = {}
-    parts: list[Any] = []
+    parts: list[memoryview] = []
     end = 0
     for name in sorted(state, key=lambda name: (_PLACE[state[name].dtype], name)):
         array = state[name]
@@ -65,7 +71,7 @@ def encode(state: Mapping[str, np.ndarray]) -> bytes:
         parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _LENGTH_BYTES)  # arrays begin where their types want them
-    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "little"), text, *parts))
+    return Buffers((len(text).to_bytes(_LENGTH_BYTES, "little") + text, *parts))
 
 
 def decode(data: bytes | bytearray | memoryview, max_bytes: int) -> State:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fl_core import checkpoint, rounds
 from fl_core import state as states
 from fl_core.best import Best
+from fl_core.buffers import Buffers
 from fl_core.errors import ERRORS, FlError, RoleError, UpdateError
 from fl_core.files import storing, write_atomic
 from fl_core.job import Job
@@ -84,7 +85,7 @@ class Aggregator(FedMLServerManager):
         self._state: states.State = {}
         self._shared: states.State = {}
         """What the strategy sends beside the state in this round."""
-        self._encoded: dict[tuple[bool, bool], bytes] = {}
+        self._encoded: dict[tuple[bool, bool], Buffers] = {}
         self._counted: list[tuple[str, int]] = []
         """Of the round under way: the updates taken in, by silo and the round of their state."""
         self._told_scaling: set[str] = set()
@@ -111,8 +112,7 @@ class Aggregator(FedMLServerManager):
         if saved is None:
             _log.info("no checkpoint yet: the run begins anew")
             return None
-        self._encoded[False, False] = saved.state
-        self._share_memory()
+        self._state = saved.state
         self._scaling, self._sums = saved.scaling, dict(saved.sums)
         self._aside = set(saved.aside)
         self._best.restore(dict(saved.best))
@@ -417,8 +417,8 @@ class Aggregator(FedMLServerManager):
         told = {"event": "sent", "round": round, "silos": silos, "training": sorted(training)}
         self._tell(told)
 
-    def _encode(self, with_scaling: bool, with_shared: bool) -> bytes:
-        """The state as it travels, encoded once for all silos."""
+    def _encode(self, with_scaling: bool, with_shared: bool) -> Buffers:
+        """The state as it travels, laid out once for all silos."""
         shared = self._shared if with_shared else {}
         key = (with_scaling, bool(shared))
         if key not in self._encoded:
@@ -427,7 +427,7 @@ class Aggregator(FedMLServerManager):
             if with_scaling:
                 assert self._scaling is not None
                 arrays |= {wire.SCALING + name: a for name, a in self._scaling.as_state().items()}
-            encoded = states.encode(arrays)
+            encoded = states.laid_out(arrays)
             if len(encoded) > self._spec.max_state_bytes:
                 raise UpdateError(
                     f"{self._model}: state of {len(encoded)} bytes is over the "
@@ -447,11 +447,6 @@ class Aggregator(FedMLServerManager):
         self._note(round)
         self._save(round)
 
-    def _share_memory(self) -> None:
-        """Have the state's arrays be views of its encoded form, which is kept anyway."""
-        arrays = states.decode(self._encoded[False, False], self._spec.max_state_bytes)
-        self._state = states.under(arrays, answers.MODEL)
-
     def _note(self, round: int) -> None:
         """Write down which updates the new state is made of."""
         updates = [{"silo": silo, "round": base} for silo, base in sorted(self._counted)]
@@ -467,7 +462,7 @@ class Aggregator(FedMLServerManager):
             memory = self._job.strategy.memory()
         saved = Position(
             round,
-            self._encode(with_scaling=False, with_shared=False),
+            self._state,
             self._scaling,
             self._sums,
             memory,
@@ -476,7 +471,6 @@ class Aggregator(FedMLServerManager):
             self._best_tests,
         )
         saved.save(self._config.folder, self._best.round)
-        self._share_memory()
 
     def _report(self, round: int) -> None:
         figures = self._board.report(round)

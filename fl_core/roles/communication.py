@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from fl_core import state as states
+from fl_core.buffers import Buffers
 from fl_core.roles.fedml import BaseCommunicationManager, Message, MyMessage
 from fl_core.transport import channel
 from fl_core.transport.frames import SMALL_BYTES, Frame, word_sum
@@ -96,7 +97,7 @@ class Communication(BaseCommunicationManager):
         self._small = threading.Semaphore(MAX_SMALL_WAITING)
         self._large = threading.Semaphore(MAX_LARGE_WAITING)
         self._streams: dict[str, int] = {}
-        self._sent: tuple[bytes, int] = (b"", 0)
+        self._sent: tuple[bytes | Buffers, int] = (b"", 0)
         """The last state that was sent, and its sum."""
         self.endpoint: Endpoint | None = None
         self._ranks = ranks
@@ -135,7 +136,7 @@ class Communication(BaseCommunicationManager):
         self._observers.remove(observer)
 
     def send_message(self, msg: Message) -> None:
-        """Send a message whose arrays are a state, or a state that is encoded already."""
+        """Send a message whose arrays are a state, or a state that is laid out already."""
         params = msg.get_params()
         arrays = params.get(ARRAYS, b"")
         encoded = states.encode(arrays) if isinstance(arrays, Mapping) else arrays
@@ -145,7 +146,7 @@ class Communication(BaseCommunicationManager):
         assert self.endpoint is not None
         self.endpoint.send(self._names[int(msg.get_receiver_id())], frame, params.get(SOON, False))
 
-    def _sum(self, encoded: bytes) -> int:
+    def _sum(self, encoded: bytes | Buffers) -> int:
         """The state's sum, computed once for all silos."""
         if self._sent[0] is not encoded:
             self._sent = (encoded, word_sum(encoded))

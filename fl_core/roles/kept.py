@@ -24,5 +24,5 @@ def before(folder: Path, round: int) -> states.State:
     saved = checkpoint.latest(folder, before=round)
     if saved is None:
         return {}
-    blob = saved.blobs[_STATE]
+    blob = bytes(saved.blobs[_STATE])
     return states.decode(blob, len(blob))

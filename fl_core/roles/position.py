@@ -12,7 +12,7 @@ from fl_core import state as states
 from fl_core.checkpoint import Checkpoint
 from fl_core.metrics import Scores
 from fl_core.preprocessing import Moments, Scaling
-from fl_core.roles.answers import MODEL, Sums
+from fl_core.roles.answers import Sums
 
 FOLDER = "checkpoints"
 _STATE, _REST = "state", "rest"
@@ -24,8 +24,7 @@ class Position:
     """After ``round``; all that the next round needs."""
 
     round: int
-    state: bytes
-    """The global state, encoded."""
+    state: states.State
     scaling: Scaling
     sums: Mapping[str, Sums]
     strategy: states.State
@@ -50,7 +49,7 @@ class Position:
             "best": dict(self.best),
             "tests": list(self.tests),
         }
-        blobs = {_STATE: self.state, _REST: states.encode(rest)}
+        blobs = {_STATE: states.laid_out(self.state), _REST: states.encode(rest)}
         checkpoint.save(folder / FOLDER, Checkpoint(self.round, facts, blobs), {best_round})
 
     @classmethod
@@ -59,15 +58,14 @@ class Position:
         saved = checkpoint.latest(folder / FOLDER)
         if saved is None:
             return None
-        blob = saved.blobs[_REST]
-        rest = states.decode(blob, len(blob))
+        rest = _decoded(saved, _REST)
         sums = {
             silo: Sums(Moments(**states.under(rest, f"{_SUMS}{silo}/")), rows)
             for silo, rows in saved.facts["rows"].items()
         }
         return cls(
             saved.round,
-            saved.blobs[_STATE],
+            _decoded(saved, _STATE),
             Scaling(**states.under(rest, _SCALING)),
             sums,
             states.under(rest, _STRATEGY),
@@ -79,5 +77,9 @@ class Position:
 
 def state_of(folder: Path, round: int) -> states.State:
     """The global state after ``round``, whose checkpoint was kept. Raises RunFolderError."""
-    blob = checkpoint.load(folder / FOLDER, round).blobs[_STATE]
-    return states.under(states.decode(blob, len(blob)), MODEL)
+    return _decoded(checkpoint.load(folder / FOLDER, round), _STATE)
+
+
+def _decoded(saved: Checkpoint, name: str) -> states.State:
+    blob = bytes(saved.blobs[name])
+    return states.decode(blob, len(blob))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fl_core import state as states
+from fl_core.buffers import Buffers
 from fl_core.dataset import Table
 from fl_core.errors import FlError, PluginError, RoleError, TransportError, UpdateError
 from fl_core.job import Job, predicted
@@ -33,7 +34,7 @@ from fl_core.tracking.local import (
 from fl_core.tracking.parameters import sizes
 from fl_core.tracking.part import Record
 from fl_core.transport.client import AGGREGATOR, Client
-from fl_core.transport.frames import Frame
+from fl_core.transport.frames import Frame, word_sum
 
 _log = logging.getLogger(__name__)
 MEMORY_FOLDER = "memory"
@@ -69,9 +70,10 @@ class Silo(ClientMasterManager):
         self._plugins = plugins
         self._record = record
         self._scaling_fingerprint: bytes | None = None
-        self._answered: tuple[int, bytes] = (0, b"")
-        """The last round that was answered, and its state's fingerprint."""
-        self._last_update: tuple[int, dict[str, Any]] | None = None
+        self._asked: tuple[int, int] = (0, 0)
+        """The last round that was to be answered, and its state's sum."""
+        self._answers: dict[int, dict[str, Any]] = {}
+        """What has been answered in it, by kind of message."""
         rule = config.spec.personalisation
         self._personal = None if rule is None else Personal(job, rule, config.silo, config.folder)
         self.fault: FlError | None = None
@@ -141,37 +143,44 @@ class Silo(ClientMasterManager):
             self._scale(Scaling.from_state(scaling, len(self._job.schema.features)))
         if self._scaled is None:
             raise TransportError("the aggregator sent a state before the scaling", "see its log")
-        self._admit(round, fit, states.fingerprint(state))
+        self._admit(round, fit, word_sum(states.laid_out(state)))
         size = params[wire.BYTES]
         try:
             if round > 1:
-                self._score(state, round - 1, self._scaled, fit)
-                _log.info("round %d: state of %d bytes scored", round - 1, size)
+                if wire.SCORES not in self._answers:
+                    self._answers[wire.SCORES] = self._score(state, round - 1, self._scaled)
+                    _log.info("round %d: state of %d bytes scored", round - 1, size)
+                # An update follows, at once if the model is small.
+                self._answer(wire.SCORES, **{wire.SOON: fit}, **self._answers[wire.SCORES])
             if fit:
-                shared = states.under(arrays, answers.STRATEGY)
-                self._train(state, shared, round, self._scaled)
+                if wire.UPDATE not in self._answers:
+                    shared = states.under(arrays, answers.STRATEGY)
+                    self._answers[wire.UPDATE] = self._fit(state, shared, round, self._scaled)
+                self._answer(wire.UPDATE, **self._answers[wire.UPDATE])
             self.fault = None
         except (RoleError, UpdateError, PluginError) as error:  # the next round may go better
             _log.error("round %d: %s", round, error.message, exc_info=error)
             self.fault = error
             self.tell_failure(error, round)
 
-    def _admit(self, round: int, fit: bool, fingerprint: bytes) -> None:
+    def _admit(self, round: int, fit: bool, total: int) -> None:
         """Refuse what would have this silo answer more than a run needs.
 
-        Each answer tells something about its rows: so each round is answered once, or again for
-        the very same state after a lost stream.
+        Each answer tells something about its rows: so each round is answered once. After a lost
+        stream the same answers are sent again; ``total``, the state's sum, shows an aggregator that
+        has changed its state.
         """
         rounds = self._config.spec.rounds
-        again = self._answered == (round, fingerprint)
-        first = round > self._answered[0] and round <= (rounds if fit else rounds + 1)
-        if not (first or again):
+        again = self._asked == (round, total)
+        first = round > self._asked[0]
+        if not (first or again) or round > (rounds if fit else rounds + 1):
             raise TransportError(
                 f"silo {self._silo!r}: the aggregator asked for round {round} of {rounds} "
-                f"after round {self._answered[0]}, or for another state of it",
+                f"after round {self._asked[0]}, or for another state of it",
                 "this silo answers each round once; look into what runs as the aggregator",
             )
-        self._answered = (round, fingerprint)
+        if first:
+            self._asked, self._answers = (round, total), {}
 
     def _scale(self, scaling: Scaling) -> None:
         """Take the scaling, once for the whole run."""
@@ -190,8 +199,7 @@ class Silo(ClientMasterManager):
             scaling.apply(parts.test, keep),
         )
 
-    def _score(self, state: states.State, round: int, parts: Parts, soon: bool) -> None:
-        """Answer with the scores; ``soon``: an update follows, at once if the model is small."""
+    def _score(self, state: states.State, round: int, parts: Parts) -> dict[str, Any]:
         start = time.perf_counter()
         what = f"{self._model} in predict, round {round}"
         validation = self._scores(state, parts.validation, what)
@@ -207,16 +215,10 @@ class Silo(ClientMasterManager):
         for name, value in figures.items():
             self._log(round, name, value)
         self._log(round, SCORE_SECONDS, Value(seconds))
-        answer = {wire.ROUND: round, wire.ARRAYS: arrays, wire.SOON: soon, "seconds": seconds}
-        self._answer(wire.SCORES, **answer)
+        return {wire.ROUND: round, wire.ARRAYS: arrays, "seconds": seconds}
 
     def _scores(self, state: states.State, table: Table, what: str) -> Scores:
         return Scores.of(predicted(self._job.model, state, table, what), table.labels)
-
-    def _train(self, state: states.State, shared: states.State, round: int, parts: Parts) -> None:
-        if self._last_update is None or self._last_update[0] != round:
-            self._last_update = (round, self._fit(state, shared, round, parts))
-        self._answer(wire.UPDATE, **self._last_update[1])
 
     def _fit(
         self, state: states.State, shared: states.State, round: int, parts: Parts
@@ -250,8 +252,8 @@ class Silo(ClientMasterManager):
             "seconds": seconds,
         }
 
-    def _checked(self, update: Update, state: states.State, round: int) -> bytes:
-        """The update's arrays, encoded, if it may be sent. Raises UpdateError."""
+    def _checked(self, update: Update, state: states.State, round: int) -> Buffers:
+        """The update's arrays, laid out, if it may be sent. Raises UpdateError."""
         what = f"{self._model}, round {round}"
         states.check_finite(update.state, what)
         if not np.isfinite(update.metrics.get("loss", np.nan)):
@@ -267,7 +269,7 @@ class Silo(ClientMasterManager):
             arrays = {name: array - state[name] for name, array in arrays.items()}
         named = {answers.MODEL + name: array for name, array in arrays.items()}
         named |= {answers.STRATEGY + name: array for name, array in update.extra.items()}
-        encoded = states.encode(named)
+        encoded = states.laid_out(named)
         limit = self._config.spec.max_state_bytes
         if len(encoded) > limit:
             raise UpdateError(
@@ -293,7 +295,7 @@ class Silo(ClientMasterManager):
     @property
     def last_round(self) -> int:
         """The last round that was answered; 0 before the first."""
-        return self._answered[0]
+        return self._asked[0]
 
     def finish(self) -> None:
         """End the loop and the stream."""

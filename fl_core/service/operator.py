@@ -116,7 +116,7 @@ class Operator:
         frame = next(frames, None)
         if frame is None or not 0 < len(frame.state) <= wanted:
             raise TransportError(f"run {run_id} came in part only", "fetch it again")
-        return frame.state
+        return bytes(frame.state)
 
     def _ask(self, kind: int, body: dict[str, Any]) -> dict[str, Any]:
         for frame in self._call(kind, body):

@@ -8,7 +8,6 @@ length is checked before memory is taken for it.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import struct
 import zlib
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_core.buffers import Buffers, Bytes
 from fl_core.errors import TransportError
 
 VERSION = 2
@@ -39,8 +39,6 @@ state that changes while it is sent, not for attacks.
 """
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 
-Bytes = bytes | bytearray | memoryview
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -49,7 +47,8 @@ class Frame:
     kind: int
     round: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
-    state: Bytes = b""
+    state: Bytes | Buffers = b""
+    """One that came lies in one place."""
     state_sum: int | None = field(default=None, compare=False)
     """:func:`word_sum` of ``state``, where it is known: one state is sent to many."""
 
@@ -59,18 +58,26 @@ def run_tag(run_id: str) -> bytes:
     return hashlib.sha256(run_id.encode()).digest()[:16]
 
 
-def word_sum(state: Bytes) -> int:
+def word_sum(state: Bytes | Buffers) -> int:
     """The sum of 64-bit words, modulo 2**64, the last one filled with zeros.
 
     The Internet checksum (RFC 1071) with wider words: as fast as memory is read.
     """
-    view, count = memoryview(state), len(state) // _WORD
+    total = at = 0
+    for part in Buffers.of(state).parts:
+        view, shift = memoryview(part), at % _WORD
+        begun = view[: -shift % _WORD]  # what is left of the last word of the part before
+        total += (int.from_bytes(begun, "little") << 8 * shift) + _whole_words(view[len(begun) :])
+        at += len(view)
+    return total % 2**64
+
+
+def _whole_words(view: memoryview) -> int:
+    count = len(view) // _WORD
     rest = int.from_bytes(view[count * _WORD :], "little")
     if len(view) <= SMALL_BYTES:  # numpy would let go of the GIL, which is long in coming back
-        words = sum(struct.unpack_from(f"<{count}Q", view))
-    else:
-        words = int(np.frombuffer(view, "<u8", count).sum(dtype=np.uint64))
-    return (words + rest) % 2**64
+        return sum(struct.unpack_from(f"<{count}Q", view)) + rest
+    return int(np.frombuffer(view, "<u8", count).sum(dtype=np.uint64)) + rest
 
 
 def _checksum(head: bytes, meta: bytes, state_sum: int) -> bytes:
@@ -83,14 +90,12 @@ def chunks(frame: Frame, tag: bytes) -> Iterator[bytes]:
     meta = json.dumps(frame.meta, separators=(",", ":")).encode()
     if len(meta) > MAX_META:
         raise TransportError(f"message meta of {len(meta)} bytes", f"at most {MAX_META}")
-    view = memoryview(frame.state)
-    head = _HEADER.pack(_MAGIC, VERSION, frame.kind, tag, frame.round, len(meta), len(view))
-    state_sum = word_sum(view) if frame.state_sum is None else frame.state_sum
-    start = MAX_CHUNK - HEADER_BYTES - len(meta)
-    first = b"".join((head, _checksum(head, meta, state_sum), meta, view[:start]))
-    # gRPC takes nothing but bytes.
-    rest = (bytes(view[i : i + MAX_CHUNK]) for i in range(start, len(view), MAX_CHUNK))
-    return itertools.chain([first], rest)
+    state = Buffers.of(frame.state)
+    head = _HEADER.pack(_MAGIC, VERSION, frame.kind, tag, frame.round, len(meta), len(state))
+    state_sum = word_sum(state) if frame.state_sum is None else frame.state_sum
+    opening = b"".join((head, _checksum(head, meta, state_sum), meta))
+    # Copies: gRPC takes nothing but bytes.
+    return Buffers((opening, *state.parts)).cut(MAX_CHUNK)
 
 
 def _any_size(size: int) -> None:

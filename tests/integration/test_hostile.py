@@ -193,7 +193,7 @@ def curious(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Curious:
 
 
 def _arrays(frame: Frame) -> states.State:
-    return states.decode(frame.state, 2**30)
+    return states.decode(bytes(frame.state), 2**30)
 
 
 def test_a_silo_takes_one_scaling(curious: Curious) -> None:

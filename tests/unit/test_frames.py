@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_core.buffers import Buffers
 from fl_core.errors import TransportError
 from fl_core.transport.frames import (
     HEADER_BYTES,
@@ -206,6 +207,22 @@ def test_a_checksum_that_is_known_is_believed():
     assert list(chunks(frame, TAG)) == list(chunks(Frame(1, state=b"abc"), TAG))
     wrong = Frame(1, state=b"abc", state_sum=word_sum(b"abd"))
     assert "checksum" in refused(*chunks(wrong, TAG))
+
+
+@given(parts=st.lists(st.binary(max_size=20), max_size=6))
+def test_a_state_in_several_places_travels_as_in_one(parts: list[bytes]):
+    state = b"".join(parts)
+    assert word_sum(Buffers(parts)) == word_sum(state)
+    assert list(chunks(Frame(1, 2, {}, Buffers(parts)), TAG)) == list(
+        chunks(Frame(1, 2, {}, state), TAG)
+    )
+
+
+@pytest.mark.parametrize("parts", [(3, 2 * MAX_CHUNK), (MAX_CHUNK, 0, 5), (SMALL_BYTES + 9,)])
+def test_a_large_state_in_several_places_travels_as_in_one(parts: tuple[int, ...]):
+    split = [bytes([number + 1]) * size for number, size in enumerate(parts)]
+    frame = Frame(1, 2, {}, Buffers(split))
+    assert assembled(chunks(frame, TAG)) == [Frame(1, 2, {}, b"".join(split))]
 
 
 def test_a_received_state_is_memory_of_its_own():
