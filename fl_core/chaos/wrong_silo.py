@@ -17,6 +17,7 @@ import numpy as np
 
 from fl_core import role_process
 from fl_core import state as states
+from fl_core.buffers import Buffers
 from fl_core.errors import RoleError
 from fl_core.role import RoleConfig
 from fl_core.roles import communication as wire
@@ -79,14 +80,14 @@ class WrongCommunication(wire.Communication):
         return how
 
 
-def spoilt(arrays: states.State | bytes, how: str) -> bytes:
+def spoilt(arrays: states.State | Buffers, how: str) -> bytes:
     """Encoded arrays that are of no use: ``garbage``, ``nan``, or of another ``shape``.
 
     Where no array is of floating point none can be NaN, and they stay what they are.
     """
     if how == "garbage":
         return b"these are no arrays"
-    known = states.decode(arrays, _LARGEST_STATE) if isinstance(arrays, bytes) else arrays
+    known = states.decode(bytes(arrays), _LARGEST_STATE) if isinstance(arrays, Buffers) else arrays
     if how == "shape":
         longer = {name: np.append(array, array.dtype.type(0)) for name, array in known.items()}
         return states.encode(longer)
