@@ -28,6 +28,7 @@ SMALL_BYTES = 64 * 1024
 MOST_TOGETHER = 8
 """Small frames in one chunk."""
 _WORD = 8
+_WITHIN_GIL = 500
 _MAGIC = b"FLS"
 _HEADER = struct.Struct("!3sBHxx16sIIQ")
 """Magic, version, kind, run, round, length of meta, length of state."""
@@ -75,9 +76,12 @@ def word_sum(state: Bytes | Buffers) -> int:
 def _whole_words(view: memoryview) -> int:
     count = len(view) // _WORD
     rest = int.from_bytes(view[count * _WORD :], "little")
-    if len(view) <= SMALL_BYTES:  # numpy would let go of the GIL, which is long in coming back
-        return sum(struct.unpack_from(f"<{count}Q", view)) + rest
-    return int(np.frombuffer(view, "<u8", count).sum(dtype=np.uint64)) + rest
+    words = np.frombuffer(view, "<u8", count)
+    # Of more words at once numpy lets go of the GIL, which a small state would wait for.
+    most = _WITHIN_GIL if len(view) <= SMALL_BYTES else max(count, 1)
+    return rest + sum(
+        int(np.add.reduce(words[start : start + most])) for start in range(0, count, most)
+    )
 
 
 def _checksum(head: bytes, meta: bytes, state_sum: int) -> bytes:
