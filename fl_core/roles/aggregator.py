@@ -89,7 +89,8 @@ class Aggregator(FedMLServerManager):
         self._counted: list[tuple[str, int]] = []
         """Of the round under way: the updates taken in, by silo and the round of their state."""
         self._told_scaling: set[str] = set()
-        self._refused: dict[str, FlError] = {}
+        self._refused: dict[str, tuple[type[FlError], str]] = {}
+        """Of silos that have failed in this round: the kind of error, and its remedy."""
         self._error: FlError | None = None
         self._goodbye: float | None = None
         self._leaving: set[str] = set()
@@ -495,7 +496,7 @@ class Aggregator(FedMLServerManager):
     def _ended(self, reason: str, lost: Sequence[tuple[str, str]]) -> FlError:
         """The error of a run that ends for want of silos: of the kind of the first one's own."""
         known = [self._refused[silo] for silo, _ in lost if silo in self._refused]
-        kind, remedy = (type(known[0]), known[0].remedy) if known else (RoleError, "")
+        kind, remedy = known[0] if known else (RoleError, "")
         return kind(
             reason,
             remedy or "see the silos' logs; `quorum` in the run file says how many silos it needs",
@@ -542,7 +543,8 @@ class Aggregator(FedMLServerManager):
     def _refuse(self, silo: str, round: int, error: FlError) -> None:
         """A silo has failed, or what it sent cannot be used; round 0 is before the first."""
         _log.error("silo %s, round %d: %s", silo, round, error.message)
-        self._refused[silo] = error
+        # Not the error, whose traceback would keep the silo's arrays in memory.
+        self._refused[silo] = type(error), error.remedy
         self._tell({"event": "refused", "silo": silo, "round": round, "reason": error.message})
         self._advance(rounds.Failed(silo, error.message))
 
