@@ -82,7 +82,10 @@ class Model(ABC):
 
     @abstractmethod
     def fit(self, state: State, table: Table, context: FitContext) -> Update:
-        """Train on ``table``, starting from ``state``, which must not be changed."""
+        """Train on ``table``, starting from ``state``, which must not be changed.
+
+        Nor may the update's arrays before the next fit: they are sent from where they lie.
+        """
 
     @abstractmethod
     def predict(self, state: State, table: Table) -> np.ndarray:

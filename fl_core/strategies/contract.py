@@ -83,4 +83,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def finish(self) -> State:
-        """The next global state; at least ``least_updates`` updates have been added."""
+        """The next global state; at least ``least_updates`` updates have been added.
+
+        Its arrays are sent from where they lie: they must not change afterwards.
+        """
