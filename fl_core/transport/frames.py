@@ -11,7 +11,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,23 +102,25 @@ def chunks(frame: Frame, tag: bytes) -> Iterator[bytes]:
     return Buffers((opening, *state.parts)).cut(MAX_CHUNK)
 
 
-def _any_size(size: int) -> None:
-    """Room for every large state."""
-
-
 class Assembler:
     """Puts the chunks of one stream together again, frame by frame."""
 
-    def __init__(
-        self, tag: bytes, max_state_bytes: int, room: Callable[[int], None] = _any_size
-    ) -> None:
-        """``room``: called with the size of a large state before memory is taken; may wait."""
+    def __init__(self, tag: bytes, max_state_bytes: int) -> None:
         self._tag = tag
         self._max_state_bytes = max_state_bytes
-        self._room = room
         self._frame: tuple[int, int, dict[str, Any], bytes, bytes, bytes] | None = None
         self._state = memoryview(b"")
         self._filled = self._summed = self._sum = 0
+
+    def announced(self, chunk: bytes) -> int:
+        """Bytes of the large state that the next chunk begins; 0 where it begins none.
+
+        No memory is taken for it before the chunk is fed. Raises TransportError as :meth:`feed`.
+        """
+        if self._frame is not None or len(chunk) <= SMALL_BYTES:
+            return 0
+        length = self._lengths(memoryview(chunk))[1]
+        return length if length > SMALL_BYTES else 0
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Take the next chunk; gives the frames that are whole now: several small ones, or one.
@@ -132,7 +134,7 @@ class Assembler:
         rest = memoryview(chunk)
         while rest or not frames:
             if self._frame is None:
-                rest = self._begin(rest)
+                rest = self._begin(rest, first=not frames)
             missing = len(self._state) - self._filled
             body, rest = rest[:missing], rest[missing:]
             missing -= len(body)
@@ -154,11 +156,11 @@ class Assembler:
         self._sum += word_sum(self._state[self._summed : until])
         self._summed = until
 
-    def _begin(self, chunk: memoryview) -> memoryview:
+    def _lengths(self, chunk: memoryview) -> tuple[int, int]:
+        """Lengths of meta and of the state in the header that the chunk begins with, checked."""
         if len(chunk) < HEADER_BYTES:
             raise _refused(f"header of {len(chunk)} bytes")
-        head = bytes(chunk[: _HEADER.size])
-        magic, version, kind, tag, round, meta_length, state_length = _HEADER.unpack(head)
+        magic, version, _, tag, _, meta_length, state_length = _HEADER.unpack_from(chunk)
         if magic != _MAGIC or version != VERSION:
             raise _refused(f"protocol {magic!r} version {version}, not {VERSION}")
         if tag != self._tag:
@@ -170,11 +172,18 @@ class Assembler:
                 f"state of {state_length} bytes is over the limit of {self._max_state_bytes}",
                 "raise max_state_bytes in the run file, or make the model smaller",
             )
+        missing = state_length - (len(chunk) - HEADER_BYTES - meta_length)
+        if missing > 0 and len(chunk) < MAX_CHUNK:  # before memory is taken
+            raise _refused(f"chunk of {len(chunk)} bytes, {missing} before the end")
+        return meta_length, state_length
+
+    def _begin(self, chunk: memoryview, first: bool) -> memoryview:
+        meta_length, state_length = self._lengths(chunk)
+        if state_length > SMALL_BYTES and not first:  # nobody has had room for it
+            raise _refused("a large state behind another frame")
+        head = bytes(chunk[: _HEADER.size])
+        _, _, kind, _, round, _, _ = _HEADER.unpack(head)
         body = chunk[HEADER_BYTES + meta_length :]
-        if state_length > len(body) and len(chunk) < MAX_CHUNK:  # before memory is taken
-            raise _refused(
-                f"chunk of {len(chunk)} bytes, {state_length - len(body)} before the end"
-            )
         meta_bytes = bytes(chunk[HEADER_BYTES : HEADER_BYTES + meta_length])
         try:
             meta = json.loads(meta_bytes)
@@ -182,8 +191,6 @@ class Assembler:
             raise _refused("meta is not JSON") from error
         if not isinstance(meta, dict):
             raise _refused("meta is no JSON object")
-        if state_length > SMALL_BYTES:
-            self._room(state_length)
         checksum = bytes(chunk[_HEADER.size : HEADER_BYTES])
         self._frame = (kind, round, meta, head, meta_bytes, checksum)
         # Not a bytearray: numpy takes large memory in huge pages, four times as fast.

@@ -244,13 +244,13 @@ class Server:
         stalled = f"no chunk for {CHUNK_SECONDS:.0f} s in the middle of a frame, others waited"
         left = Left(silo, stalled, refused=True, stream=stream.number)
 
-        def room(size: int) -> None:
-            nonlocal place
-            place = self._places.take(size, stream.context.is_active, lambda: stream.cut(left))
-
-        assembler = Assembler(self._tag, self._max_state_bytes, room)
+        assembler = Assembler(self._tag, self._max_state_bytes)
         try:
             for chunk in requests:
+                if size := assembler.announced(chunk):
+                    place = self._places.take(
+                        size, stream.context.is_active, lambda: stream.cut(left)
+                    )
                 frames = assembler.feed(chunk)
                 if place is not None:
                     place.chunk(whole=bool(frames))

@@ -178,28 +178,44 @@ def test_a_later_chunk_that_breaks_the_rules_is_refused(changed, message):
     assert message in refused(*changed(first, second, last))
 
 
-def test_room_is_asked_for_before_a_large_state_and_for_no_small_one():
-    asked: list[int] = []
-    assembler = Assembler(TAG, LIMIT, asked.append)
+def test_a_large_state_is_announced_by_its_first_chunk_and_a_small_one_by_none():
+    announced: list[int] = []
+    assembler = Assembler(TAG, LIMIT)
     for size in (0, SMALL_BYTES, SMALL_BYTES + 1, 2 * MAX_CHUNK):
         for piece in chunks(Frame(1, state=bytes(size)), TAG):
+            announced.append(assembler.announced(piece))
             assembler.feed(piece)
-    assert asked == [SMALL_BYTES + 1, 2 * MAX_CHUNK]
+    assert [size for size in announced if size] == [SMALL_BYTES + 1, 2 * MAX_CHUNK]
 
 
-def test_memory_is_not_taken_where_there_is_no_room():
-    def none(size: int) -> None:
-        raise TransportError(f"no room for {size}", "wait")
-
+def test_no_memory_is_taken_for_what_is_announced():
     first = next(iter(chunks(Frame(1, state=bytes(LIMIT)), TAG)))
-    assembler = Assembler(TAG, LIMIT, none)
+    assembler = Assembler(TAG, LIMIT)
     tracemalloc.start()
     try:
-        with pytest.raises(TransportError, match="no room"):
-            assembler.feed(first)
+        assert assembler.announced(first) == LIMIT
         assert tracemalloc.get_traced_memory()[1] < MAX_CHUNK
     finally:
         tracemalloc.stop()
+
+
+@given(st.binary(max_size=300), st.integers(0, 3))
+def test_what_is_announced_breaks_the_rules_as_what_is_fed(garbage, padding):
+    chunk = garbage + bytes(padding * SMALL_BYTES)
+    feeding, asking = Assembler(TAG, LIMIT), Assembler(TAG, LIMIT)
+    with pytest.raises(TransportError) as fed:
+        feeding.feed(chunk)
+    if len(chunk) > SMALL_BYTES:
+        with pytest.raises(TransportError) as asked:
+            asking.announced(chunk)
+        assert asked.value.message == fed.value.message
+
+
+def test_a_large_state_does_not_come_behind_another_frame():
+    small, large = (
+        b"".join(chunks(Frame(1, state=bytes(size)), TAG)) for size in (8, SMALL_BYTES + 8)
+    )
+    assert "behind another frame" in refused(small + large)
 
 
 def test_a_checksum_that_is_known_is_believed():
