@@ -155,12 +155,14 @@ class Server:
     def _serve(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         party, certificate = self._authenticate(context)
         silo = party.name
-        if party.kind != "silo" or not self._admits(silo):
-            self._refuse(context, party.uri, certificate, "is no silo that may take part here")
         stream = _Stream(context, certificate, self._tag)
-        with self._lock:
+        with self._lock:  # with the question: a silo that is refused meanwhile has a stream by then
+            admitted = party.kind == "silo" and self._admits(silo)
             old = self._streams.get(silo)
-            self._streams[silo] = stream
+            if admitted:
+                self._streams[silo] = stream
+        if not admitted:
+            self._refuse(context, party.uri, certificate, "is no silo that may take part here")
         if old is not None:
             old.end(grpc.StatusCode.ABORTED, "another process has taken this silo's place")
         context.add_callback(stream.outbox.close)

@@ -216,6 +216,27 @@ def test_a_client_that_was_never_started_can_be_stopped(silo):
     Dialling(silo, RUN, MIB, WAIT).client.stop()
 
 
+def test_a_silo_that_is_refused_while_it_is_let_in_does_not_stay(listen, dial):
+    listening = listen()
+    refusals: list[threading.Thread] = []
+
+    def admits(silo: str) -> bool:
+        """True, for the last time."""
+        if refusals:
+            return False
+        refusals.append(
+            threading.Thread(target=listening.server.refuse, args=(silo, "set aside"), daemon=True)
+        )
+        refusals[0].start()
+        refusals[0].join(0.5)  # it may be done, or wait until the stream is known
+        return True
+
+    listening.server._admits = admits
+    dialling = dial(listening.port)
+    assert dialling.until(Left, refused=True)[-1].reason == "INVALID_ARGUMENT: set aside"
+    listening.until(Left)
+
+
 def test_a_certificate_of_another_authority_is_refused(listen, dial, authority):
     foreign = Authority(FEDERATION, dt.timedelta(hours=1)).silo("a")
     listening = listen()
