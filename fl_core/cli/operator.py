@@ -119,6 +119,8 @@ def _presence(silo: dict[str, Any]) -> str:
 
 
 def _state(run: dict[str, Any]) -> str:
+    if run["status"] == "running" and run["error"]:
+        return f"running, {run['error']['message']}"
     if run["round"] is not None:
         silos = len(run["silos"])
         missing = f", {run['at_work']} of {silos} silos" if run["at_work"] < silos else ""

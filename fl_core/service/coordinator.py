@@ -24,6 +24,7 @@ from fl_core.errors import (
     ServiceError,
     StorageError,
     TransportError,
+    from_dict,
 )
 from fl_core.files import storing
 from fl_core.job import Job
@@ -244,10 +245,12 @@ class Coordinator:
         reason = Interrupted(f"stopped by {operator}", "what there is can be fetched")
         if run.status == store.QUEUED:
             self._store.finish(run_id, store.INTERRUPTED, reason)
-        elif run_id in self._running:
-            self._running[run_id].end(reason)
         elif run.status == store.RUNNING:
-            self._close(run, reason)
+            if run_id in self._running:
+                self._running[run_id].end(reason)
+            else:
+                self._close(run, reason)
+            self._store.stopping(run_id, reason)
         else:
             raise ServiceError(f"run {run_id} is {run.status}", "there is nothing to stop")
         _log.info("run %s: stopped by %s", run_id, operator)
@@ -579,6 +582,8 @@ class Coordinator:
                 continue
             if over:
                 self._over(run, error)
+            elif run.error is not None:
+                self._close(run, from_dict(run.error))
             else:
                 _log.warning("run %s: is to go on", run.id)
 

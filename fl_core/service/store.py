@@ -81,6 +81,7 @@ class StoredRun:
     started: float | None
     finished: float | None
     error: dict[str, Any] | None
+    """Why it has ended, or, of one that is running, why it is to end."""
 
     @property
     def over(self) -> bool:
@@ -184,6 +185,13 @@ class Store:
         """A queued run begins."""
         self._change(
             "UPDATE runs SET status = ?, started = ? WHERE id = ?", (RUNNING, time.time(), run_id)
+        )
+
+    def stopping(self, run_id: str, reason: FlError) -> None:
+        """A run that is running is to end, whatever becomes of this coordinator."""
+        self._change(
+            "UPDATE runs SET error = ? WHERE id = ? AND status = ? AND error IS NULL",
+            (json.dumps(reason.as_dict()), run_id, RUNNING),
         )
 
     def finish(self, run_id: str, status: str, error: FlError | None) -> None:

@@ -561,6 +561,41 @@ def test_a_run_that_waits_to_go_on_can_be_stopped(made):
         assert runs.open_run(again.folder(run)).manifest["status"] == "interrupted"
 
 
+def test_that_a_run_is_to_end_outlives_the_coordinator(made):
+    run = begun(made)
+    made.stop_run(run, "ann")
+    assert made.status(1)["runs"][0]["error"]["message"] == "stopped by ann"
+    made.stop_run(run, "bob")  # who comes too late to be the reason
+    with after_a_kill(made) as again:
+        for silo in SPEC.silo_names:
+            arrive(again, silo)
+        assert again._running == {}
+        assert again.stored(run).status == "interrupted"
+        assert again.stored(run).error["message"] == "stopped by ann"
+        assert runs.open_run(again.folder(run)).manifest["status"] == "interrupted"
+
+
+def test_that_a_waiting_run_is_to_end_outlives_the_coordinator_as_well(made):
+    run = begun(made)
+    with after_a_kill(made) as again:
+        again.stop_run(run, "ann")  # and its folder is still to be completed
+        with after_a_kill(again) as last:
+            assert last.stored(run).status == "interrupted"
+            assert last.stored(run).error["message"] == "stopped by ann"
+
+
+def test_a_run_can_be_stopped_though_the_disk_is_full(made, monkeypatch):
+    run = begun(made)
+
+    def full(self: Store, run_id: str, reason: FlError) -> None:
+        raise StorageError("no space", "make room")
+
+    monkeypatch.setattr(Store, "stopping", full)
+    with pytest.raises(StorageError):
+        made.stop_run(run, "ann")
+    assert Process.made[-1].told_to_end
+
+
 def test_an_agent_goes_on_with_a_run_that_is_to_go_on(made):
     run = begun(made)
     with after_a_kill(made) as again:
