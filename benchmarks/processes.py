@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
-INTERVAL_SECONDS = 0.1
+INTERVAL_SECONDS = 0.25
 SHARED_INTERVAL_SECONDS = 0.5
 TIMEOUT_SECONDS = 600.0
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fl_core.buffers import Buffers, Bytes
 from fl_core.errors import RunFolderError
@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _MAGIC = b"FLCKPT02"
 _LENGTH_BYTES = 4
 _DIGEST_BYTES = 32
+_LARGE_BYTES = 1024 * 1024
+"""From here on the digest takes as long as the writing: both are done at once."""
 _NAME = re.compile(r"round-([0-9]{6,})\.ckpt")
 
 
@@ -63,11 +65,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
     part = target.with_suffix(".part")
     with storing(target):
         folder.mkdir(mode=0o700, exist_ok=True)
-        # The digest of a large state takes as long as writing it: both at once.
-        with part.open("wb") as file, ThreadPoolExecutor(1) as other:
-            digest = other.submit(_sha256, pieces)
-            file.writelines(pieces)
-            file.write(digest.result())
+        with part.open("wb") as file:
+            file.write(_written(file, pieces))
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -125,6 +124,17 @@ def _rounds(folder: Path) -> list[int]:
         return []
     found = (_NAME.fullmatch(name) for name in names)
     return [int(name[1]) for name in found if name]
+
+
+def _written(file: BinaryIO, pieces: Sequence[Bytes]) -> bytes:
+    """Write the pieces; gives their digest."""
+    if sum(len(piece) for piece in pieces) < _LARGE_BYTES:
+        file.writelines(pieces)
+        return _sha256(pieces)
+    with ThreadPoolExecutor(1) as other:
+        digest = other.submit(_sha256, pieces)
+        file.writelines(pieces)
+        return digest.result()
 
 
 def _sha256(pieces: Sequence[Bytes]) -> bytes:

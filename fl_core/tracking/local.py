@@ -41,7 +41,7 @@ AGGREGATE_SECONDS = "Duration:Aggregate"
 BYTES_DOWN = "Bytes:Down"
 BYTES_UP = "Bytes:Up"
 
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.25
 """How long a row may wait for others: each time that the thread wakes, it takes the interpreter's
 lock from whoever trains."""
 AT_ONCE = 10
