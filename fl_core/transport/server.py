@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -88,6 +89,8 @@ class Server:
         self._max_state_bytes = max_state_bytes
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
+        self._replaced: dict[str, _Stream] = {}
+        """A silo's stream before that, which is told so if its peer reads."""
         self._places = Places()
         channel.require_tls13()
         self._lock = threading.Lock()
@@ -99,9 +102,9 @@ class Server:
         handlers = {channel.STREAM: grpc.stream_stream_rpc_method_handler(self._serve)}
         if answer is not None:
             handlers[channel.CALL] = grpc.stream_stream_rpc_method_handler(self._called)
-        # A stream holds a thread for as long as it stands; a silo that comes back needs a second
-        # one until its old stream has ended.
-        threads = 2 * max_silos + (2 if answer is None else MAX_CALLS)
+        # A stream holds a thread for as long as it stands: a silo's stream, the one before that
+        # until its peer has read why it ends, and a new one, which ends that at the latest.
+        threads = 3 * max_silos + (2 if answer is None else MAX_CALLS)
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="stream"),
             handlers=[grpc.method_handlers_generic_handler(channel.SERVICE, handlers)],
@@ -161,16 +164,27 @@ class Server:
             old = self._streams.get(silo)
             if admitted:
                 self._streams[silo] = stream
+            older = self._replaced.get(silo)
+            if admitted and old is not None:
+                self._replaced[silo] = old
         if not admitted:
             self._refuse(context, party.uri, certificate, "is no silo that may take part here")
         if old is not None:
+            if older is not None:  # it has had its time to read that
+                older.context.cancel()
             old.end(grpc.StatusCode.ABORTED, "another process has taken this silo's place")
-        context.add_callback(stream.outbox.close)
+        context.add_callback(partial(self._over, silo, stream))
         context.send_initial_metadata(())
         threading.Thread(
             target=self._read, args=(silo, stream, requests), name=f"read-{silo}", daemon=True
         ).start()
         yield from stream.outbox
+
+    def _over(self, silo: str, stream: _Stream) -> None:
+        stream.outbox.close()
+        with self._lock:
+            if self._replaced.get(silo) is stream:
+                del self._replaced[silo]  # and what it had still to send
 
     def _called(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         assert self._answer is not None

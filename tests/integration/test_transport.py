@@ -442,6 +442,24 @@ def test_a_silos_second_stream_takes_the_place_of_its_first(listen, dial, first_
     assert listening.frame().kind == 6
 
 
+def test_streams_that_are_not_read_do_not_keep_others_out(listen, first_stream, dial, authority):
+    listening = listen()
+    unread = []
+    for _ in range(8):  # each takes the place of the one before, which has something to read
+        unread.append(first_stream(listening.port))
+        assert listening.next() == Joined("a")
+        listening.server.send("a", Frame(1, 0, {}, bytes(8 * MIB)))
+    other = dial(listening.port, authority.silo("b"))
+    assert other.next() == Joined(AGGREGATOR)
+    for call in unread[:-2]:
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        assert call.code() is grpc.StatusCode.CANCELLED
+    with pytest.raises(grpc.RpcError):
+        list(unread[-2])
+    assert unread[-2].code() is grpc.StatusCode.ABORTED
+
+
 def test_a_silo_that_goes_away_is_told_as_left(listen, first_stream):
     listening = listen()
     first = first_stream(listening.port)
