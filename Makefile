@@ -36,7 +36,7 @@ test: setup lint test-install engine $(SCAN)/.ready $(SAGEMAKER)/.ready $(MLFLOW
 	@$(BIN)/pytest -n 2 -m "not e2e"
 
 test-infra: setup engine $(SCAN)/.ready ## the infrastructure alone, with its scanners and the engine
-	@$(BIN)/pytest -n 2 -m "not e2e" tests/infra tests/e2e
+	@$(BIN)/pytest -n 2 -m "not e2e or engine" tests/infra tests/e2e
 
 engine: setup ## Pulumi's command line, below build/, where it is not on PATH and Go is
 	@$(BIN)/python -m tests.e2e.engine
@@ -53,7 +53,7 @@ image: ## the container image IMAGE, with PLUGINS and TORCH_BACKEND: docker, pod
 	$(CONTAINER_TOOL) build --build-arg PLUGINS="$(PLUGINS)" \
 	  --build-arg TORCH_BACKEND="$(TORCH_BACKEND)" --tag $(IMAGE) .
 
-e2e: setup ## the local stack with the real engine on a real cluster; KEEP=1 keeps what it started
+e2e: setup ## the stacks with the real engine, the local one on a real cluster; KEEP=1 keeps what it started
 	@$(BIN)/python -m tests.e2e
 
 cluster: setup ## a Kubernetes of one node below build/, for e2e and for trying things out; needs root

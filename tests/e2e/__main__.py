@@ -1,4 +1,4 @@
-"""``make e2e``: the local stack with the real engine, on a real cluster.
+"""``make e2e``: the stacks with the real engine, the local one on a real cluster.
 
 Takes the ``pulumi`` on PATH and the cluster of KUBECONFIG where they are, and an image that this
 cluster can pull, named by E2E_IMAGE. What is missing is built and started in build/e2e, and ended
@@ -71,8 +71,12 @@ def _image(name: str, archive: Path, *options: str) -> None:
 
 
 def _tests() -> int:
-    command = [sys.executable, "-m", "pytest", "tests/e2e", "-m", "e2e", "-s"]
-    return subprocess.run(command, cwd=ROOT).returncode
+    """Those on the cluster, one after the other, and those on a make-believe cloud."""
+    results = [
+        subprocess.run([sys.executable, "-m", "pytest", "tests/e2e", *options], cwd=ROOT).returncode
+        for options in (("-m", "e2e and engine", "-n", "2"), ("-m", "e2e and not engine", "-s"))
+    ]
+    return max(results)
 
 
 def _timed(what: str, step: Callable[[], T]) -> T:

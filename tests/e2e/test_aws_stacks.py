@@ -27,7 +27,12 @@ from .engine.errors import EngineError
 from .engine.result import Result
 
 # Each runs the engine several times; the limit is for one that hangs.
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.engine,
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+]
 UP = ("up", "--yes", "--skip-preview")
 DESTROY = ("destroy", "--yes", "--skip-preview")
 PACK = str(ROOT / "infra" / "policy")
