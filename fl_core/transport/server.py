@@ -17,6 +17,7 @@ from fl_core.transport import channel
 from fl_core.transport.channel import Event, Joined, Left, Received
 from fl_core.transport.frames import Assembler, Frame, chunks, run_tag
 from fl_core.transport.identity import Identity, Party, fingerprint, party_of
+from fl_core.transport.memory import share_freed_memory
 from fl_core.transport.outbox import Outbox
 from fl_core.transport.places import CHUNK_SECONDS, Place, Places, StreamEnded
 
@@ -93,6 +94,7 @@ class Server:
         """A silo's stream before that, which is told so if its peer reads."""
         self._places = Places()
         channel.require_tls13()
+        share_freed_memory()
         self._lock = threading.Lock()
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key, identity.certificate)],
