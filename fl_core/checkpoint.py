@@ -66,7 +66,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
     with storing(target):
         folder.mkdir(mode=0o700, exist_ok=True)
         with part.open("wb") as file:
-            file.write(_written(file, pieces))
+            digest = _write(file, pieces)
+            file.write(digest)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -126,7 +127,7 @@ def _rounds(folder: Path) -> list[int]:
     return [int(name[1]) for name in found if name]
 
 
-def _written(file: BinaryIO, pieces: Sequence[Bytes]) -> bytes:
+def _write(file: BinaryIO, pieces: Sequence[Bytes]) -> bytes:
     """Write the pieces; gives their digest."""
     if sum(len(piece) for piece in pieces) < _LARGE_BYTES:
         file.writelines(pieces)

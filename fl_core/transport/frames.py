@@ -119,7 +119,7 @@ class Assembler:
         """
         if self._frame is not None or len(chunk) <= SMALL_BYTES:
             return 0
-        length = self._lengths(memoryview(chunk))[1]
+        length = self._header(memoryview(chunk))[3]
         return length if length > SMALL_BYTES else 0
 
     def feed(self, chunk: bytes) -> list[Frame]:
@@ -156,11 +156,11 @@ class Assembler:
         self._sum += word_sum(self._state[self._summed : until])
         self._summed = until
 
-    def _lengths(self, chunk: memoryview) -> tuple[int, int]:
-        """Lengths of meta and of the state in the header that the chunk begins with, checked."""
+    def _header(self, chunk: memoryview) -> tuple[int, int, int, int]:
+        """Kind, round, and the lengths of meta and state: what the chunk begins with, checked."""
         if len(chunk) < HEADER_BYTES:
             raise _refused(f"header of {len(chunk)} bytes")
-        magic, version, _, tag, _, meta_length, state_length = _HEADER.unpack_from(chunk)
+        magic, version, kind, tag, round, meta_length, state_length = _HEADER.unpack_from(chunk)
         if magic != _MAGIC or version != VERSION:
             raise _refused(f"protocol {magic!r} version {version}, not {VERSION}")
         if tag != self._tag:
@@ -175,14 +175,13 @@ class Assembler:
         missing = state_length - (len(chunk) - HEADER_BYTES - meta_length)
         if missing > 0 and len(chunk) < MAX_CHUNK:  # before memory is taken
             raise _refused(f"chunk of {len(chunk)} bytes, {missing} before the end")
-        return meta_length, state_length
+        return kind, round, meta_length, state_length
 
     def _begin(self, chunk: memoryview, first: bool) -> memoryview:
-        meta_length, state_length = self._lengths(chunk)
+        kind, round, meta_length, state_length = self._header(chunk)
         if state_length > SMALL_BYTES and not first:  # nobody has had room for it
             raise _refused("a large state behind another frame")
         head = bytes(chunk[: _HEADER.size])
-        _, _, kind, _, round, _, _ = _HEADER.unpack(head)
         body = chunk[HEADER_BYTES + meta_length :]
         meta_bytes = bytes(chunk[HEADER_BYTES : HEADER_BYTES + meta_length])
         try:
