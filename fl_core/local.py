@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import selectors
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +19,7 @@ from fl_core import launch, report, runs
 from fl_core.courier_process import CourierProcess
 from fl_core.errors import FlError, Interrupted, RoleError
 from fl_core.files import storing
+from fl_core.interrupts import Interrupts
 from fl_core.job import Job
 from fl_core.launch import RESTARTS, RoleProcess
 from fl_core.plugins import Plugins, described
@@ -121,7 +121,7 @@ def run(
     )
     error: FlError | None = FlError("the run ended abruptly", "this is a bug of fl-core")
     start = time.monotonic()
-    with _Interrupts() as interrupts, ExitStack() as stack:
+    with Interrupts() as interrupts, ExitStack() as stack:
         if resume:
             stack.enter_context(runs.locked(folder))
             manifest = runs.taken_up(folder, manifest)
@@ -131,7 +131,7 @@ def run(
             runs.create(folder, manifest)
             stack.enter_context(runs.locked(folder))
         try:
-            federation.run(aggregator, identities, port)
+            federation.run(aggregator, identities, port, interrupts.pending)
             error = None
         except FlError as known:
             error = known
@@ -152,34 +152,6 @@ def run(
     if error is not None:
         raise error
     return finished
-
-
-class _Interrupts:
-    """Within the block, the first signal to end is a KeyboardInterrupt, others are ignored.
-
-    Signals are for the main thread: in another, the block is as any other.
-    """
-
-    _signals: tuple[signal.Signals, ...] = ()
-
-    def __enter__(self) -> _Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            self._signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        self._before = [signal.signal(number, self._interrupt) for number in self._signals]
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in zip(self._signals, self._before, strict=True):
-            signal.signal(number, handler)
-
-    def _interrupt(self, signum: int, frame: object) -> None:
-        self.ignore()
-        raise KeyboardInterrupt
-
-    def ignore(self) -> None:
-        """Ignore them from now on: what is left to do is short and must be whole."""
-        for number in self._signals:
-            signal.signal(number, signal.SIG_IGN)
 
 
 class _Federation:
@@ -212,7 +184,7 @@ class _Federation:
         self._start_at: dict[str, float] = {}
         """When roles are to be started again, by time.monotonic()."""
         self._talking = selectors.DefaultSelector()
-        """Processes that have events to tell: roles, and the courier."""
+        """Processes that have events to tell, roles and the courier; and a signal to end."""
         self._errors: dict[str, FlError] = {}
         self._lost: dict[str, str] = {}
         """Why silos' processes have ended that are not started again."""
@@ -221,8 +193,14 @@ class _Federation:
         self.facts: dict[str, Any] = {}
         """What the manifest is to say of the run beside the rows."""
 
-    def run(self, aggregator: Identity, identities: dict[str, Identity], port: int) -> None:
-        """Start all roles and follow them to their end. Raises the FlError that ended the run."""
+    def run(
+        self, aggregator: Identity, identities: dict[str, Identity], port: int, interrupted: int
+    ) -> None:
+        """Start all roles and follow them to their end. Raises the FlError that ended the run.
+
+        And KeyboardInterrupt, once the file descriptor ``interrupted`` can be read.
+        """
+        self._talking.register(interrupted, selectors.EVENT_READ)
         if self._trackers:
             with suppress(OSError):  # no process: what is missing is told at the end, as ever
                 self._courier = CourierProcess(self._folder, False, self._context)
@@ -289,7 +267,9 @@ class _Federation:
             soonest = min((one for one in times if one is not None), default=None)
             timeout = None if soonest is None else max(0.0, soonest - now)
             for key, _ in self._talking.select(timeout):
-                process: RoleProcess | CourierProcess = key.data
+                process: RoleProcess | CourierProcess | None = key.data
+                if process is None:
+                    raise KeyboardInterrupt
                 event = process.read()
                 if process.ended:
                     self._talking.unregister(process.events)

@@ -7,14 +7,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from fl_core.interrupts import leaving
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``fl`` and exit: 0, 2 for a wrong call, or the error's code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(arguments)
-    except KeyboardInterrupt:  # while the commands were imported
-        sys.stderr.write("interrupted\n")
+    except KeyboardInterrupt:  # on the way into a command, or out of it
+        _tell_interrupted()
         status = 130
     try:
         sys.stdout.flush()
@@ -28,13 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     # Imported here, so that a Ctrl-C in the second that this takes ends as any other does.
-    import click
+    with leaving(_tell_interrupted):
+        import click
 
-    from fl_core.cli.commands import cli
-    from fl_core.cli.console import colour
-    from fl_core.cli.errors import tell, tell_wrong_call
-    from fl_core.errors import FlError, Interrupted
-    from fl_core.plugins import described
+        from fl_core.cli.commands import cli
+        from fl_core.cli.console import colour
+        from fl_core.cli.errors import tell, tell_wrong_call
+        from fl_core.errors import FlError, Interrupted
+        from fl_core.plugins import described
 
     as_json = "--json" in arguments
     try:
@@ -55,3 +58,7 @@ def _run(arguments: list[str]) -> int:
         tell(FlError(described(bug), "this is a bug of fl-core: report it"), as_json)
         return FlError.exit_code
     return status or 0
+
+
+def _tell_interrupted() -> None:
+    sys.stderr.write("interrupted\n")

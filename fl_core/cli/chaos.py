@@ -13,9 +13,11 @@ import click
 from fl_core import local, report, runs
 from fl_core.chaos import run as chaotic
 from fl_core.chaos import schedule as schedules
+from fl_core.cli.errors import tell
 from fl_core.cli.progress import happened
 from fl_core.cli.run import prepare
-from fl_core.errors import FlError
+from fl_core.errors import FlError, Interrupted
+from fl_core.interrupts import leaving
 
 
 @click.command()
@@ -33,13 +35,14 @@ def chaos(file: Path, seed: int, faults: Path | None, as_json: bool) -> None:
     Ends with 0 if the run kept its promise: it is complete, and its model is that of the updates
     that counted; or it has ended because the faults left too few silos.
     """
-    prepared = prepare(file, (), None, None)
-    job, spec = prepared.job, prepared.job.spec
-    schedule = chaotic.drawn(seed, spec) if faults is None else schedules.load(faults)
-    chaotic.check(schedule, spec)
-    local.warm_up(job.model.preload)
-    prepared.check()  # before a folder or a role is made
-    report.prepare()
+    with leaving(lambda: tell(Interrupted("interrupted"), as_json)):
+        prepared = prepare(file, (), None, None)
+        job, spec = prepared.job, prepared.job.spec
+        schedule = chaotic.drawn(seed, spec) if faults is None else schedules.load(faults)
+        chaotic.check(schedule, spec)
+        local.warm_up(job.model.preload)
+        prepared.check()  # before a folder or a role is made
+        report.prepare()
     run_id = runs.new_id(spec.name)
     folder = runs.DEFAULT_ROOT / run_id
     show = _Shown(run_id, as_json)

@@ -16,7 +16,8 @@ from fl_core.cli.deliveries import tell_undelivered
 from fl_core.cli.errors import tell
 from fl_core.cli.options import TRACK
 from fl_core.cli.progress import progress, summary
-from fl_core.errors import FlError, RunFolderError, SpecError, nearest
+from fl_core.errors import FlError, Interrupted, RunFolderError, SpecError, nearest
+from fl_core.interrupts import leaving
 from fl_core.job import Job, check_initial_state, resolve
 from fl_core.plugins import Plugins, blamed
 from fl_core.spec import Choice
@@ -106,22 +107,25 @@ def run(
 
     One that was cut off, by Ctrl-C or a lost machine, goes on with --resume RUN.
     """
-    if resume is not None:
-        if file is not None or settings or silos or seed is not None or out is not None:
-            raise click.UsageError("--resume takes up a run as it is: leave out FILE and the rest")
-        prepared, place = _taken_up(resume)
-        trackers = trackers or place.trackers
-    elif file is not None:
-        prepared = prepare(file, settings, silos, seed)
-        run_id = runs.new_id(prepared.job.spec.name)
-        place = _Place(run_id, out or runs.DEFAULT_ROOT / run_id, file.parent)
-    else:
-        raise click.UsageError("give a run FILE, or --resume RUN")
-    job = prepared.job
-    courier.trackers(trackers, prepared.plugins)
-    local.warm_up(job.model.preload)
-    prepared.check()  # before a folder or a role is made
-    report.prepare()  # while the roles' imports take their seconds
+    with leaving(lambda: tell(Interrupted("interrupted"), as_json)):
+        if resume is not None:
+            if file is not None or settings or silos or seed is not None or out is not None:
+                raise click.UsageError(
+                    "--resume takes up a run as it is: leave out FILE and the rest"
+                )
+            prepared, place = _taken_up(resume)
+            trackers = trackers or place.trackers
+        elif file is not None:
+            prepared = prepare(file, settings, silos, seed)
+            run_id = runs.new_id(prepared.job.spec.name)
+            place = _Place(run_id, out or runs.DEFAULT_ROOT / run_id, file.parent)
+        else:
+            raise click.UsageError("give a run FILE, or --resume RUN")
+        job = prepared.job
+        courier.trackers(trackers, prepared.plugins)
+        local.warm_up(job.model.preload)
+        prepared.check()  # before a folder or a role is made
+        report.prepare()  # while the roles' imports take their seconds
     run_id, folder = place.run_id, place.folder
     try:
         with progress(job.spec, run_id, as_json) as on_event:

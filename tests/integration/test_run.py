@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fl_core import runs
+from fl_core.cli import progress
 from tests.integration.conftest import ROOT, Fl, children_of, fl_process, spec
 
 SpecFile = Callable[..., Path]
@@ -271,7 +273,7 @@ def test_an_interrupted_run_leaves_no_process_and_says_so(
         process.send_signal(sent)
     else:  # as a terminal does: to every process of the group
         os.killpg(process.pid, sent)
-    _, err = process.communicate(timeout=60)
+    _, err = _ended(process)
     assert process.returncode == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
@@ -299,13 +301,37 @@ def test_ctrl_c_at_any_moment_before_the_first_round(
     process = fl_process("run", spec_file(rounds=100_000), "--out", "out", cwd=tmp_path)
     time.sleep(seconds)  # the moment is what is tested, whatever happens to be going on
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = _ended(process)
     assert "Traceback" not in err, err
     assert process.returncode == 130, (out, err)
     if (tmp_path / "out").exists():
         manifest = json.loads((tmp_path / "out/manifest.json").read_text())
         assert manifest["status"] == "interrupted"
     _wait_for(lambda: not _in_group(process.pid))
+
+
+def test_ctrl_c_in_a_run_counts_even_where_python_drops_its_exception(
+    fl: Fl, spec_file: SpecFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_event(self: object, event: dict[str, object]) -> None:
+        if event["event"] == "listening":
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(progress._Lines, "on_event", on_event)
+    outcome = fl("run", spec_file(rounds=100_000), "--out", "out")
+    assert outcome.code == 130, outcome.err
+    assert json.loads(Path("out/manifest.json").read_text())["status"] == "interrupted"
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process says until it has ended; it does not outlive the test."""
+    with process:
+        try:
+            return process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def _in_group(group: int) -> list[int]:
