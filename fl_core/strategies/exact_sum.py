@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from fl_core import blocks
+
 _HIGH = 2.0**10
 _LOW = 2.0**60
 LARGEST = 2.0**39
@@ -60,7 +62,7 @@ class _Sum(ABC):
             raise OverflowError(f"more than {MOST_TERMS} terms")
         flat = array.reshape(-1)
         if self._terms == 0:
-            self._sum = np.empty(self._size, np.int64)
+            self._sum = blocks.empty(self._size, np.int64)
             self._first = self._sum.view(array.dtype)[: self._size]
             self._first[...] = flat
         else:
@@ -75,7 +77,7 @@ class _Sum(ABC):
         """The sum divided by ``divisor``, in ``dtype``."""
         if self._terms == 0:
             return np.zeros(self.shape, dtype)
-        result = np.empty(self.shape, dtype)
+        result = blocks.empty(self.shape, dtype)
         flat = result.reshape(-1)
         for part in _blocks(self._size):
             if self._terms > 1:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_core import blocks
 from fl_core.buffers import Buffers, Bytes
 from fl_core.errors import TransportError
 
@@ -192,8 +193,7 @@ class Assembler:
             raise _refused("meta is no JSON object")
         checksum = bytes(chunk[_HEADER.size : HEADER_BYTES])
         self._frame = (kind, round, meta, head, meta_bytes, checksum)
-        # Not a bytearray: numpy takes large memory in huge pages, four times as fast.
-        self._state = np.empty(state_length, np.uint8).data
+        self._state = blocks.empty(state_length, np.uint8).data
         self._filled = self._summed = self._sum = 0
         return body
 
