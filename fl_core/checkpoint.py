@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 _MAGIC = b"FLCKPT02"
 _LENGTH_BYTES = 4
 _DIGEST_BYTES = 32
-_LARGE_BYTES = 1024 * 1024
-"""From here on the digest takes as long as the writing: both are done at once."""
+LARGE_BYTES = 1024 * 1024
+"""From here on a thread more costs less than what it does beside others."""
 _NAME = re.compile(r"round-([0-9]{6,})\.ckpt")
 
 
@@ -41,6 +41,11 @@ class Checkpoint:
     """JSON-able values."""
     blobs: Mapping[str, bytes | Buffers] = field(default_factory=dict)
     """Those of a checkpoint that was read are bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs."""
+        return sum(map(len, self.blobs.values()))
 
 
 def path(folder: Path, round: int) -> Path:
@@ -75,6 +80,44 @@ def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
         for round in sorted(_rounds(folder), reverse=True)[2:]:
             if round not in keep:
                 path(folder, round).unlink(missing_ok=True)
+
+
+class Writer:
+    """Writes the checkpoints of one folder, large ones while its owner goes on.
+
+    Their blobs must not change meanwhile. One is written at a time: the next one waits.
+    """
+
+    def __init__(self, folder: Path, on_failure: Callable[[], None]) -> None:
+        """``on_failure``: called from another thread when a large one could not be written."""
+        self._folder = folder
+        self._on_failure = on_failure
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: Future[None] = Future()
+        self._last.set_result(None)
+
+    def save(self, checkpoint: Checkpoint, keep: Collection[int] = ()) -> None:
+        """As :func:`save`; a large one is written when :attr:`written` is done."""
+        self._last.result()
+        if checkpoint.size < LARGE_BYTES:
+            save(self._folder, checkpoint, keep)
+            return
+        self._last = self._thread.submit(save, self._folder, checkpoint, keep)
+        self._last.add_done_callback(self._done)
+
+    @property
+    def written(self) -> Future[None]:
+        """Done when the last checkpoint is written; has the StorageError if that failed."""
+        return self._last
+
+    def check(self) -> None:
+        """Raise the StorageError of a checkpoint that could not be written, without waiting."""
+        if self._last.done():
+            self._last.result()
+
+    def _done(self, written: Future[None]) -> None:
+        if written.exception() is not None:
+            self._on_failure()
 
 
 def latest(folder: Path, before: int | None = None) -> Checkpoint | None:
@@ -129,7 +172,7 @@ def _rounds(folder: Path) -> list[int]:
 
 def _write(file: BinaryIO, pieces: Sequence[Bytes]) -> bytes:
     """Write the pieces; gives their digest."""
-    if sum(len(piece) for piece in pieces) < _LARGE_BYTES:
+    if sum(len(piece) for piece in pieces) < LARGE_BYTES:
         file.writelines(pieces)
         return _sha256(pieces)
     with ThreadPoolExecutor(1) as other:

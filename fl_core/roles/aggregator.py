@@ -144,6 +144,8 @@ class Aggregator(FedMLServerManager):
             excluded=self._config.excluded,
         )
         self.com_manager.endpoint = _Listening(self._server)
+        folder = self._config.folder / position.FOLDER
+        self._checkpoints = checkpoint.Writer(folder, self.com_manager.wake)
 
     def _admits(self, silo: str) -> bool:
         return silo in self._ranks and silo not in self._aside
@@ -171,13 +173,17 @@ class Aggregator(FedMLServerManager):
             (wire.LEFT, self._left),
             (wire.ORDER, self._ordered),
             (wire.UNKNOWN, self._unknown),
-            (wire.TICK, lambda message: self._advance(rounds.Tick())),
+            (wire.TICK, self._tick),
         ):
             self.register_message_receive_handler(kind, handler)
 
     def _wait(self) -> float | None:
         due = self._goodbye if self._goodbye is not None else self._engine.due
         return None if due is None else due - time.monotonic()
+
+    def _tick(self, message: Message) -> None:
+        self._checkpoints.check()
+        self._advance(rounds.Tick())
 
     # What silos say
 
@@ -408,10 +414,11 @@ class Aggregator(FedMLServerManager):
         self._tell({"event": "round", "round": round, "rounds": self._spec.rounds})
 
     def _send_state(self, silos: Sequence[str], round: int, training: Collection[str]) -> None:
+        after = self._checkpoints.written
         for silo in silos:
             fit = silo in training
             encoded = self._encode(silo not in self._told_scaling, fit)
-            params = {wire.ROUND: round, wire.ARRAYS: encoded, "fit": fit}
+            params = {wire.ROUND: round, wire.ARRAYS: encoded, wire.AFTER: after, "fit": fit}
             self.send_message(wire.message(wire.STATE, 0, self._ranks[silo], params))
             self._told_scaling.add(silo)
             self._board.sent(silo, round, len(encoded))
@@ -457,7 +464,7 @@ class Aggregator(FedMLServerManager):
             file.write(line)
 
     def _save(self, round: int) -> None:
-        """Keep what a restart needs, before any silo learns of the new state."""
+        """Keep what a restart needs; no silo learns of the new state before that is written."""
         assert self._scaling is not None
         with blamed(f"{self._strategy} in memory"):
             memory = self._job.strategy.memory()
@@ -471,7 +478,7 @@ class Aggregator(FedMLServerManager):
             self._best.facts(),
             self._best_tests,
         )
-        saved.save(self._config.folder, self._best.round)
+        self._checkpoints.save(saved.checkpoint(), {self._best.round})
 
     def _report(self, round: int) -> None:
         figures = self._board.report(round)
@@ -505,6 +512,7 @@ class Aggregator(FedMLServerManager):
     def _complete(self) -> None:
         folder = self._config.folder
         assert self._scaling is not None
+        self._checkpoints.written.result()
         if self._best.round:
             self._state = position.state_of(folder, self._best.round)
             self._tell({"event": "best", "round": self._best.round})

@@ -44,7 +44,9 @@ BYTES = "bytes"
 _ENVELOPE = {Message.MSG_ARG_KEY_TYPE, Message.MSG_ARG_KEY_SENDER, Message.MSG_ARG_KEY_RECEIVER}
 SOON = "soon"
 """Whether another message is likely to follow at once; said to the endpoint alone."""
-_NOT_META = _ENVELOPE | {ARRAYS, ROUND, SOON}
+AFTER = "after"
+"""A future before which the message is not to be whole at its receiver; likewise."""
+_NOT_META = _ENVELOPE | {ARRAYS, ROUND, SOON, AFTER}
 
 
 def message(
@@ -127,6 +129,10 @@ class Communication(BaseCommunicationManager):
         self._small.acquire()
         self._inbox.put((message(ORDER, 0, 0, params), self._small))
 
+    def wake(self) -> None:
+        """Have a TICK delivered now, from any thread. Never waits."""
+        self._inbox.put((message(TICK, 0, 0), threading.Semaphore()))
+
     def add_observer(self, observer: Observer) -> None:
         """Deliver messages to ``observer`` as well."""
         self._observers.append(observer)
@@ -142,7 +148,8 @@ class Communication(BaseCommunicationManager):
         encoded = states.encode(arrays) if isinstance(arrays, Mapping) else arrays
         meta = {key: value for key, value in params.items() if key not in _NOT_META}
         total = self._sum(encoded)
-        frame = Frame(int(msg.get_type()), int(params.get(ROUND, 0)), meta, encoded, total)
+        kind, after = int(msg.get_type()), params.get(AFTER)
+        frame = Frame(kind, int(params.get(ROUND, 0)), meta, encoded, total, after)
         assert self.endpoint is not None
         self.endpoint.send(self._names[int(msg.get_receiver_id())], frame, params.get(SOON, False))
 
@@ -164,7 +171,7 @@ class Communication(BaseCommunicationManager):
                 continue
             place.release()
             if isinstance(event, Message):
-                self._deliver(ORDER, 0, event.get_params())
+                self._deliver(int(event.get_type()), 0, event.get_params())
             else:
                 self._dispatch(event)
                 if isinstance(event, channel.Received) and event.place is not None:

@@ -34,8 +34,8 @@ class Position:
     tests: Mapping[str, Scores]
     """The test scores of the best round, by silo."""
 
-    def save(self, folder: Path, best_round: int) -> None:
-        """Write it into the run's folder. Raises StorageError."""
+    def checkpoint(self) -> Checkpoint:
+        """What is to be written of it; its state stays where it lies."""
         rest = {_SCALING + name: array for name, array in self.scaling.as_state().items()}
         for silo, sums in self.sums.items():
             arrays = sums.moments.as_state()
@@ -50,7 +50,7 @@ class Position:
             "tests": list(self.tests),
         }
         blobs = {_STATE: states.laid_out(self.state), _REST: states.encode(rest)}
-        checkpoint.save(folder / FOLDER, Checkpoint(self.round, facts, blobs), {best_round})
+        return Checkpoint(self.round, facts, blobs)
 
     @classmethod
     def load(cls, folder: Path) -> Position | None:

@@ -12,6 +12,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,8 @@ class Frame:
     """One that came lies in one place."""
     state_sum: int | None = field(default=None, compare=False)
     """:func:`word_sum` of ``state``, where it is known: one state is sent to many."""
+    after: Future[None] | None = field(default=None, compare=False)
+    """One that is sent is not whole at its receiver before this is done, and never if it fails."""
 
 
 def run_tag(run_id: str) -> bytes:
@@ -100,7 +103,18 @@ def chunks(frame: Frame, tag: bytes) -> Iterator[bytes]:
     state_sum = word_sum(state) if frame.state_sum is None else frame.state_sum
     opening = b"".join((head, _checksum(head, meta, state_sum), meta))
     # Copies: gRPC takes nothing but bytes.
-    return Buffers((opening, *state.parts)).cut(MAX_CHUNK)
+    pieces = Buffers((opening, *state.parts)).cut(MAX_CHUNK)
+    return pieces if frame.after is None else _held_back(pieces, frame.after)
+
+
+def _held_back(pieces: Iterator[bytes], after: Future[None]) -> Iterator[bytes]:
+    """All but the last piece at once, and that when ``after`` is done."""
+    last = next(pieces)
+    for piece in pieces:
+        yield last
+        last = piece
+    if after.exception() is None:
+        yield last
 
 
 class Assembler:

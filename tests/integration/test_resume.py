@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fl_core.errors import StorageError
 from fl_core.runs import MODEL_FILE, ROUNDS_FILE
 from tests.integration.conftest import Fl, fl_process
 
@@ -125,6 +127,48 @@ def test_a_run_that_is_cut_off_goes_on_after_its_last_whole_round(
     assert min(e["round"] for e in seen if e["event"] == "round") == resumed["round"] + 1
     same_model(tmp_path / "out", undisturbed)
     assert len(json.loads((tmp_path / "out/manifest.json").read_text())["resumed"]) == 1
+
+
+LARGE = {"rounds": 6, "model": {"name": "mlp", "params": {"layers": [700, 700]}}}
+"""A state of 2 MB: its checkpoints are written while it is sent."""
+
+
+def test_an_aggregator_that_is_killed_while_it_writes_repeats_that_round(
+    fl: Fl, spec_file: SpecFile, tmp_path: Path
+) -> None:
+    assert fl("run", spec_file(**LARGE), "--out", "undisturbed").code == 0
+    seen, killed = [], set()
+    with started("run", spec_file(**LARGE), "--out", "out", cwd=tmp_path) as process:
+        for event in events(process):
+            seen.append(event)
+            at = (event["event"], event.get("round"))
+            if at == ("sent", 4) and at not in killed:  # told while it is still written, or just so
+                killed.add(at)
+                os.kill(pid("aggregator", event["run"]), signal.SIGKILL)
+    assert process.returncode == 0, seen[-1]
+    assert [event["role"] for event in seen if event["event"] == "restarted"] == ["aggregator"]
+    rounds = [line["round"] for line in lines(tmp_path / "out")]
+    assert sorted(set(rounds)) == list(range(1, 7))
+    assert len(rounds) <= 7
+    model = (tmp_path / "out" / MODEL_FILE).read_bytes()
+    assert model == (tmp_path / "undisturbed" / MODEL_FILE).read_bytes()
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    spec_file: SpecFile, tmp_path: Path
+) -> None:
+    script = "import resource, sys; from fl_core.cli import main\n"
+    script += (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000)); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, "run", str(spec_file(**LARGE)), "--out", "out"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == StorageError.exit_code, done.stderr
+    assert "checkpoints/round-000000.ckpt" in done.stderr
+    assert "File too large" in done.stderr
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["status"] == "failed"
 
 
 def test_a_role_that_is_killed_too_often_ends_the_run(spec_file: SpecFile, tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_core import checkpoint
-from fl_core.checkpoint import Checkpoint
+from fl_core.checkpoint import Checkpoint, Writer
 from fl_core.errors import RunFolderError, StorageError
 
 BLOBS = {"state": b"\0\1" * 500, "rest": b""}
+LARGE = {"state": bytes(checkpoint.LARGE_BYTES)}
+WAIT = 20.0
 
 
 def saved(folder: Path, *rounds: int) -> None:
@@ -80,3 +86,66 @@ def test_all_are_removed_once_there_is_a_result(tmp_path: Path) -> None:
     checkpoint.remove(tmp_path / "c")
     checkpoint.remove(tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+@contextmanager
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Nothing is synced before the event is set; the block's end sets it."""
+    goes_on = threading.Event()
+    fsync = os.fsync
+
+    def wait(descriptor: int) -> None:
+        assert goes_on.wait(WAIT)
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", wait)
+        try:
+            yield goes_on
+        finally:
+            goes_on.set()
+
+
+def test_a_small_one_is_written_when_save_returns(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, lambda: None)
+    writer.save(Checkpoint(1, {}, BLOBS))
+    assert writer.written.done()
+    assert checkpoint.latest(tmp_path) == Checkpoint(1, {}, BLOBS)
+
+
+def test_a_large_one_is_written_while_its_owner_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(tmp_path, lambda: None)
+    with slow_disk(monkeypatch):
+        writer.save(Checkpoint(1, {}, LARGE))
+        assert not writer.written.done()
+        assert checkpoint.latest(tmp_path) is None
+        writer.check()
+    writer.written.result(WAIT)
+    assert checkpoint.latest(tmp_path) == Checkpoint(1, {}, LARGE)
+
+
+def test_the_next_one_waits_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(tmp_path, lambda: None)
+    with slow_disk(monkeypatch) as goes_on:
+        writer.save(Checkpoint(1, {}, LARGE))
+        first = writer.written
+        threading.Timer(0.05, goes_on.set).start()
+        writer.save(Checkpoint(2, {}, BLOBS))
+        assert first.done()
+    assert checkpoint.latest(tmp_path) == Checkpoint(2, {}, BLOBS)
+
+
+def test_that_a_large_one_cannot_be_written_is_told(tmp_path: Path) -> None:
+    failed = threading.Event()
+    folder = tmp_path / "c"
+    folder.write_text("in the way")
+    writer = Writer(folder, failed.set)
+    writer.save(Checkpoint(1, {}, LARGE))
+    assert failed.wait(WAIT)
+    for call in (writer.check, writer.written.result, lambda: writer.save(Checkpoint(2))):
+        with pytest.raises(StorageError, match="round-000001"):
+            call()

@@ -2,9 +2,11 @@
 
 import json
 import struct
+import threading
 import tracemalloc
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 
 import pytest
@@ -329,3 +331,23 @@ LARGE = b"".join(chunks(Frame(2, state=bytes(SMALL_BYTES + 1)), TAG))
 )
 def test_what_may_not_share_a_chunk_is_refused(chunk, message):
     assert message in refused(chunk)
+
+
+@pytest.mark.parametrize("size", [0, 10, MAX_CHUNK, 3 * MAX_CHUNK])
+def test_a_frame_that_waits_for_something_is_not_whole_before_that(size):
+    after: Future[None] = Future()
+    pieces = chunks(Frame(1, state=bytes(size), after=after), TAG)
+    count = -(-(HEADER_BYTES + len("{}") + size) // MAX_CHUNK)
+    assembler = Assembler(TAG, LIMIT)
+    for _ in range(count - 1):
+        assert assembler.feed(next(pieces)) == []
+    threading.Timer(0.05, after.set_result, [None]).start()
+    (last,) = pieces
+    assert after.done()
+    assert assembler.feed(last) == [Frame(1, state=bytes(size))]
+
+
+def test_a_frame_that_waits_for_what_fails_is_never_whole():
+    after: Future[None] = Future()
+    after.set_exception(OSError())
+    assert len(list(chunks(Frame(1, state=bytes(MAX_CHUNK), after=after), TAG))) == 1
