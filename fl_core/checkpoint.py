@@ -54,7 +54,7 @@ def path(folder: Path, round: int) -> Path:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> None:
-    """Write a checkpoint; of the others stay the one before it, and those of the rounds ``keep``.
+    """Write a checkpoint; of older ones stay the one before it, and those of the rounds ``keep``.
 
     Raises StorageError; then those before it are there still.
     """
@@ -70,16 +70,20 @@ def save(folder: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
     part = target.with_suffix(".part")
     with storing(target):
         folder.mkdir(mode=0o700, exist_ok=True)
-        with part.open("wb") as file:
+        older = sorted(round for round in _rounds(folder) if round < checkpoint.round)[:-1]
+        gone = [path(folder, round) for round in older if round not in keep]
+        if gone:  # written over, which is faster than a new file, and another one's removal
+            gone.pop().replace(part)
+        with part.open("r+b" if part.exists() else "wb") as file:
             digest = _write(file, pieces)
             file.write(digest)
+            file.truncate()
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
         _sync(folder)
-        for round in sorted(_rounds(folder), reverse=True)[2:]:
-            if round not in keep:
-                path(folder, round).unlink(missing_ok=True)
+        for checkpoint_file in gone:
+            checkpoint_file.unlink(missing_ok=True)
 
 
 class Writer:

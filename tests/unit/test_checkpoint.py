@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,55 @@ def test_the_one_before_stays_and_those_that_are_asked_for(tmp_path: Path) -> No
         "round-000006.ckpt",
         "round-000007.ckpt",
     ]
+
+
+@pytest.mark.parametrize("whole", [1, 2, 3, 4, 5])
+def test_one_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    saved(tmp_path, *range(1, whole + 1))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="full"):
+            saved(tmp_path, whole + 1)
+    assert checkpoint.latest(tmp_path) == Checkpoint(whole, {"n": whole}, BLOBS)
+    saved(tmp_path, whole + 1)
+    assert checkpoint.latest(tmp_path) == Checkpoint(whole + 1, {"n": whole + 1}, BLOBS)
+
+
+def test_after_damage_the_one_that_was_gone_back_to_stays_until_the_next_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 1, 2, 3)
+    checkpoint.path(tmp_path, 3).write_bytes(b"damaged")
+    seen = []
+    sync = os.fsync
+
+    def look(descriptor: int) -> None:
+        seen.append(checkpoint.latest(tmp_path))
+        sync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", look)
+        saved(tmp_path, 3)
+    assert seen[0] == Checkpoint(2, {"n": 2}, BLOBS)
+    assert checkpoint.latest(tmp_path) == Checkpoint(3, {"n": 3}, BLOBS)
+
+
+@given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=8))
+def test_a_shorter_one_is_as_whole_as_a_longer_one(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("c")
+    for round, size in enumerate(sizes):
+        written = Checkpoint(round, {}, {"state": bytes([round]) * size})
+        checkpoint.save(folder, written)
+        assert checkpoint.latest(folder) == written
+    assert len(list(folder.iterdir())) <= 2
 
 
 @given(data=st.data())
