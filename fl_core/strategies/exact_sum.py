@@ -7,7 +7,10 @@ fixed grid and kept in 64-bit integers, as in reproducible summation on fixed bi
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -24,7 +27,10 @@ _MOST_STEPS = 2.0**51
 """Terms of fewer grid steps are integers that a sum with ``_SHIFT`` has exactly."""
 _SHIFT = 1.5 * 2.0**52
 _SHIFT_BITS = np.float64(_SHIFT).view(np.int64)
-_BLOCK = 1 << 15
+_BLOCK = 1 << 17
+_MANY = 8
+"""Blocks that are shared among threads; fewer are done before these have started."""
+_MOST_THREADS = 4
 
 
 class _Sum(ABC):
@@ -68,8 +74,7 @@ class _Sum(ABC):
         else:
             if self._terms == 1:
                 self._spread()
-            for part in _blocks(self._size):
-                self._sum[part] += self._steps(part, flat[part], weight)
+            _share_out(_blocks(self._size), lambda parts: self._add(flat, weight, parts))
         self._terms += 1
         self._weight += weight
 
@@ -79,28 +84,50 @@ class _Sum(ABC):
             return np.zeros(self.shape, dtype)
         result = blocks.empty(self.shape, dtype)
         flat = result.reshape(-1)
-        for part in _blocks(self._size):
+        _share_out(_blocks(self._size), lambda parts: self._divide(divisor, flat, parts))
+        return result
+
+    def _add(self, flat: np.ndarray, weight: int, parts: list[slice]) -> None:
+        space = self._space()
+        for part in parts:
+            self._sum[part] += self._steps(part, flat[part], weight, space)
+
+    def _divide(self, divisor: int, flat: np.ndarray, parts: list[slice]) -> None:
+        space = self._space()
+        for part in parts:
             if self._terms > 1:
-                flat[part] = self._quotients(part, divisor)
+                flat[part] = self._quotients(part, divisor, space)
             elif self._weight == divisor:
                 flat[part] = self._first[part]
             else:
                 flat[part] = self._first[part].astype(np.float64) * self._weight / divisor
-        return result
+
+    def _space(self) -> np.ndarray:
+        """For what is computed of one block."""
+        return np.empty(min(_BLOCK, self._size))
 
     def _spread(self) -> None:
         """Make a sum of the first term, from the end: integers take more room than it did."""
-        for part in reversed(_blocks(self._size)):
-            self._sum[part] = self._steps(part, self._first[part], self._weight)
+        parts = _blocks(self._size)
+        while parts:
+            # A term lies behind its value: none of the later half is written over a value of it.
+            middle = (len(parts) + 1) // 2 if len(parts) > 1 else 0
+            _share_out(parts[middle:], self._spread_parts)
+            del parts[middle:]
         self._first = np.zeros(0)
 
-    @abstractmethod
-    def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
-        """The block's terms, as integers."""
+    def _spread_parts(self, parts: list[slice]) -> None:
+        space = self._space()
+        for part in parts:
+            self._sum[part] = self._steps(part, self._first[part], self._weight, space)
 
     @abstractmethod
-    def _quotients(self, part: slice, divisor: int) -> np.ndarray:
-        """The block's sum, divided: float64."""
+    def _steps(self, part: slice, values: np.ndarray, weight: int, space: np.ndarray) -> np.ndarray:
+        """The block's terms, as integers; perhaps in ``space``."""
+
+    @abstractmethod
+    def _quotients(self, part: slice, divisor: int, space: np.ndarray) -> np.ndarray:
+        """The block's sum, divided: float64; perhaps in ``space``."""
 
 
 class ExactSum(_Sum):
@@ -114,13 +141,13 @@ class ExactSum(_Sum):
         """Of the value: with its weight it is below :data:`LARGEST`."""
         return LARGEST / weight
 
-    def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
+    def _steps(self, part: slice, values: np.ndarray, weight: int, space: np.ndarray) -> np.ndarray:
         term = values.astype(np.float64) * weight
         high = np.rint(term * _HIGH)
         self._low[part] += np.rint((term - high / _HIGH) * _LOW).astype(np.int64)
         return high.astype(np.int64)
 
-    def _quotients(self, part: slice, divisor: int) -> np.ndarray:
+    def _quotients(self, part: slice, divisor: int, space: np.ndarray) -> np.ndarray:
         return (self._sum[part] / _HIGH + self._low[part] / _LOW) / divisor
 
 
@@ -144,14 +171,13 @@ class GridSum(_Sum):
         )
         self._scale = 2.0 ** float(np.ceil(np.log2(max(largest, 1.0))))
         self._step = self._scale * _FINE
-        self._term = np.empty(min(_BLOCK, self._size))
 
     def limit(self, weight: int) -> float:
         """Of the value: its difference from any value within the scale is below 2**51 steps."""
         return self._step * _MOST_STEPS / weight - self._scale
 
-    def _steps(self, part: slice, values: np.ndarray, weight: int) -> np.ndarray:
-        term = self._term[: values.size]
+    def _steps(self, part: slice, values: np.ndarray, weight: int, space: np.ndarray) -> np.ndarray:
+        term = space[: values.size]
         np.subtract(values, self._like[part], out=term, dtype=np.float64)
         term *= weight / self._step
         term += _SHIFT  # the low bits of the result are the term, rounded to an integer
@@ -159,8 +185,8 @@ class GridSum(_Sum):
         steps -= _SHIFT_BITS
         return steps
 
-    def _quotients(self, part: slice, divisor: int) -> np.ndarray:
-        quotient = self._term[: part.stop - part.start]
+    def _quotients(self, part: slice, divisor: int, space: np.ndarray) -> np.ndarray:
+        quotient = space[: part.stop - part.start]
         np.multiply(self._sum[part], self._step / divisor, out=quotient)
         if divisor == self._weight:
             quotient += self._like[part]
@@ -172,3 +198,17 @@ class GridSum(_Sum):
 def _blocks(size: int) -> list[slice]:
     """Slices of a flat array that stay in the processor's cache."""
     return [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+
+
+def _share_out(parts: list[slice], work: Callable[[list[slice]], None]) -> None:
+    """Call ``work`` with blocks of an array: in several threads where they are many.
+
+    numpy lets go of the GIL within a block.
+    """
+    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    if len(parts) < _MANY or threads == 1:
+        work(parts)
+        return
+    share = -(-len(parts) // threads)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, (parts[at : at + share] for at in range(0, len(parts), share))))

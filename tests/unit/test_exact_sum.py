@@ -1,5 +1,6 @@
 """Sums that do not depend on the order of their terms."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from fl_core.strategies import exact_sum
 from fl_core.strategies.exact_sum import LARGEST, MOST_TERMS, ExactSum, GridSum
 
 values = st.floats(-1e6, 1e6, width=32)
@@ -52,6 +54,25 @@ def test_large_and_small_terms_cancel_exactly():
 def test_a_sum_of_many_blocks_equals_its_parts():
     array = np.random.default_rng(0).normal(size=(3, 50_000))
     assert np.allclose(total([(array, 2), (array, 3)]).divided(5), array, rtol=1e-15, atol=1e-17)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("make", [lambda like: ExactSum(like.shape), GridSum])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_blocks_and_threads_change_no_bit(make, dtype, count, cores, monkeypatch):
+    random = np.random.default_rng(count)
+    for size in (1, 6, 7, 8, 55, 56, 57, 63, 200, 1001):
+        like, *several = (random.normal(size=size).astype(dtype) for _ in range(1 + count))
+        found = []
+        for block in (1 << 17, 7):
+            monkeypatch.setattr(exact_sum, "_BLOCK", block)
+            monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+            result = make(like)
+            for weight, array in enumerate(several, start=1):
+                result.add(array, weight)
+            found.append(result.divided(count + 1, dtype).tobytes())
+        assert found[0] == found[1], size
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (2, 3, 4)])
