@@ -170,13 +170,14 @@ class Communication(BaseCommunicationManager):
                 self._deliver(TICK, 0, {})
                 continue
             place.release()
+            room = event.place if isinstance(event, channel.Received) else None
             if isinstance(event, Message):
                 self._deliver(int(event.get_type()), 0, event.get_params())
             else:
                 self._dispatch(event)
-                if isinstance(event, channel.Received) and event.place is not None:
-                    event.place.free()
-            del event  # its state is not to wait for the next one's
+            del event  # and with it its state, before another one has room
+            if room is not None:
+                room.free()
 
     def stop_receive_message(self) -> None:
         """End the loop once the message in hand is handled, and the streams."""

@@ -205,7 +205,7 @@ def _share_out(parts: list[slice], work: Callable[[list[slice]], None]) -> None:
 
     numpy lets go of the GIL within a block.
     """
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    threads = min(os.cpu_count() or 1, _MOST_THREADS)
     if len(parts) < _MANY or threads == 1:
         work(parts)
         return

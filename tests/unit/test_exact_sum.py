@@ -67,7 +67,7 @@ def test_blocks_and_threads_change_no_bit(make, dtype, count, cores, monkeypatch
         found = []
         for block in (1 << 17, 7):
             monkeypatch.setattr(exact_sum, "_BLOCK", block)
-            monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+            monkeypatch.setattr(os, "cpu_count", lambda: cores)
             result = make(like)
             for weight, array in enumerate(several, start=1):
                 result.add(array, weight)
