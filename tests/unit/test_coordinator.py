@@ -575,13 +575,16 @@ def test_that_a_run_is_to_end_outlives_the_coordinator(made):
         assert runs.open_run(again.folder(run)).manifest["status"] == "interrupted"
 
 
-def test_that_a_waiting_run_is_to_end_outlives_the_coordinator_as_well(made):
+def test_that_a_waiting_run_is_to_end_outlives_the_coordinator_as_well(made, monkeypatch):
     run = begun(made)
     with after_a_kill(made) as again:
-        again.stop_run(run, "ann")  # and its folder is still to be completed
+        with monkeypatch.context() as patched:  # killed before it completes the run's folder
+            patched.setattr(coordinator, "in_thread", lambda name, task: None)
+            again.stop_run(run, "ann")
         with after_a_kill(again) as last:
             assert last.stored(run).status == "interrupted"
             assert last.stored(run).error["message"] == "stopped by ann"
+            assert runs.open_run(last.folder(run)).manifest["status"] == "interrupted"
 
 
 def test_a_run_can_be_stopped_though_the_disk_is_full(made, monkeypatch):
