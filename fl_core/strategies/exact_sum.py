@@ -59,7 +59,7 @@ class _Sum(ABC):
         # float: the limit does not fit into a float16, as which numpy would compare.
         return all(
             float(flat[part].min()) > -limit and float(flat[part].max()) < limit
-            for part in _blocks(self._size)
+            for part in _slices(self._size)
         )
 
     def add(self, array: np.ndarray, weight: int) -> None:
@@ -74,7 +74,7 @@ class _Sum(ABC):
         else:
             if self._terms == 1:
                 self._spread()
-            _share_out(_blocks(self._size), lambda parts: self._add(flat, weight, parts))
+            _share_out(_slices(self._size), lambda parts: self._add(flat, weight, parts))
         self._terms += 1
         self._weight += weight
 
@@ -84,7 +84,7 @@ class _Sum(ABC):
             return np.zeros(self.shape, dtype)
         result = blocks.empty(self.shape, dtype)
         flat = result.reshape(-1)
-        _share_out(_blocks(self._size), lambda parts: self._divide(divisor, flat, parts))
+        _share_out(_slices(self._size), lambda parts: self._divide(divisor, flat, parts))
         return result
 
     def _add(self, flat: np.ndarray, weight: int, parts: list[slice]) -> None:
@@ -108,7 +108,7 @@ class _Sum(ABC):
 
     def _spread(self) -> None:
         """Make a sum of the first term, from the end: integers take more room than it did."""
-        parts = _blocks(self._size)
+        parts = _slices(self._size)
         while parts:
             # A term lies behind its value: none of the later half is written over a value of it.
             middle = (len(parts) + 1) // 2 if len(parts) > 1 else 0
@@ -167,7 +167,7 @@ class GridSum(_Sum):
         super().__init__(like.shape)
         self._like = like.reshape(-1)
         largest = max(
-            (float(np.abs(self._like[part]).max()) for part in _blocks(self._size)), default=0
+            (float(np.abs(self._like[part]).max()) for part in _slices(self._size)), default=0
         )
         self._scale = 2.0 ** float(np.ceil(np.log2(max(largest, 1.0))))
         self._step = self._scale * _FINE
@@ -195,7 +195,7 @@ class GridSum(_Sum):
         return quotient
 
 
-def _blocks(size: int) -> list[slice]:
+def _slices(size: int) -> list[slice]:
     """Slices of a flat array that stay in the processor's cache."""
     return [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
 
@@ -205,8 +205,8 @@ def _share_out(parts: list[slice], work: Callable[[list[slice]], None]) -> None:
 
     numpy lets go of the GIL within a block.
     """
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    if len(parts) < _MANY or threads == 1:
+    threads = min(os.cpu_count() or 1, _MOST_THREADS) if len(parts) >= _MANY else 1
+    if threads == 1:
         work(parts)
         return
     share = -(-len(parts) // threads)

@@ -402,7 +402,7 @@ def test_a_killed_run_takes_its_roles_along(spec_file: SpecFile, tmp_path: Path)
     _wait_for(lambda: metrics.exists() and "Test:AUC" in metrics.read_text())
     roles = children_of(process.pid)
     process.kill()
-    process.communicate(timeout=60)
+    _ended(process)
     _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in roles))
 
 
@@ -490,6 +490,6 @@ def test_no_key_is_written_anywhere(fl: Fl, spec_file: SpecFile) -> None:
 
 def test_fl_plugins_restricts_what_is_loaded(spec_file: SpecFile, tmp_path: Path) -> None:
     process = fl_process("check", spec_file(), cwd=tmp_path, FL_PLUGINS="fl-core-xgboost")
-    _, err = process.communicate(timeout=60)
+    _, err = _ended(process)
     assert process.returncode == 11
     assert "unknown model 'mlp'" in err
